@@ -1,0 +1,266 @@
+"""The tables of a report, as data; rendered to CSV and Markdown here and to HTML in `_html`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdscale.analysis import _format as fmt
+from kdscale.analysis._estimate import Estimate, estimate
+from kdscale.analysis._format import NOTHING, MetricFormat
+from kdscale.analysis._summary import (
+    DISTILLED,
+    TEACHER,
+    UNDISTILLED,
+    ConfigurationSummary,
+    configuration_name,
+    final_difference,
+    full_value,
+    rank,
+    seed_values,
+    summarise,
+)
+from kdscale.records import FinalEvaluation, StudyRecord, TrialRecord, Value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: What is shown.
+        key: What the column sorts by; None sorts last in either direction.
+        style: CSS class of the cell in HTML.
+        marks: Values of single seeds and their mean, drawn as dots in HTML.
+    """
+
+    text: str
+    key: float | str | None = None
+    style: str = ""
+    marks: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        title: Its head.
+        numeric: Whether its cells are aligned to the right.
+        code: Whether its title is a name from the study file.
+    """
+
+    title: str
+    numeric: bool = False
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows of cells.
+
+    Attributes:
+        columns: One a cell of a row.
+        rows: The rows from top to bottom.
+        reference: Where the dots of all rows are set against a line, if anywhere.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    reference: float | None = None
+
+
+def number_cell(value: float | None, text: str) -> Cell:
+    """Returns a cell that sorts by its number; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return Cell(NOTHING)
+    return Cell(text, value)
+
+
+def final_table(final: FinalEvaluation) -> Table:
+    """Returns teacher, undistilled and distilled student on the test set, side by side."""
+    metric = MetricFormat("test_accuracy")
+    by_label = {scores.label: scores.accuracies for scores in final.scores}
+    names = {DISTILLED: f"{DISTILLED}, {configuration_name(final.configuration)}"}
+    rows = [
+        _final_row(names.get(label, label), tuple(by_label[label].values()), metric)
+        for label in (TEACHER, UNDISTILLED, DISTILLED)
+        if by_label.get(label)
+    ]
+    difference = final_difference(final)
+    if difference is not None:
+        known = difference.estimate
+        rows.append(
+            (
+                Cell("distilled − undistilled, paired by seed", style="difference"),
+                Cell(metric.signed(known.mean), known.mean),
+                Cell(metric.signed_interval(known)),
+                Cell(str(known.n), known.n),
+                Cell(difference.verdict),
+            )
+        )
+    columns = (
+        Column("network"),
+        Column("test accuracy, %", numeric=True),
+        Column("95% interval", numeric=True),
+        Column("n", numeric=True),
+        Column("by seed"),
+    )
+    return Table(columns, tuple(rows))
+
+
+def configuration_table(study: StudyRecord) -> Table:
+    """Returns the undistilled student and then one row a configuration, best first."""
+    metric = MetricFormat(study.metric)
+    rows = [
+        _configuration_row(summary, study, metric) for summary in rank(summarise(study), study.goal)
+    ]
+    reference = None
+    if study.controls:
+        values = seed_values(study.controls)
+        cells = [Cell("undistilled", style="control")]
+        known = estimate(values.values()) if values else None
+        reference = known.mean if known else None
+        cells += _estimate_cells(known, tuple(values.values()), metric)
+        cells += [Cell(NOTHING) for _ in study.parameters]
+        cells += _seed_cells(study.controls)
+        rows.insert(0, tuple(cells))
+    columns = (
+        Column("configuration"),
+        Column("mean", numeric=True),
+        Column("95% interval", numeric=True),
+        Column("n", numeric=True),
+        Column("by seed"),
+        *(Column(name, numeric=_is_numeric(study, name), code=True) for name in study.parameters),
+        Column("pruned"),
+        Column("failed"),
+    )
+    return Table(columns, tuple(rows), reference)
+
+
+def trial_table(study: StudyRecord) -> Table:
+    """Returns one row a trial: finished ones first, best first; then the others by number."""
+    metric = MetricFormat(study.metric)
+    sign = -1.0 if study.goal == "maximize" else 1.0
+
+    def order(trial: TrialRecord) -> tuple[bool, float, bool, int]:
+        value = full_value(trial)
+        return (value is None, sign * (value or 0.0), trial.is_control, trial.number)
+
+    columns = (
+        Column("trial"),
+        Column("state"),
+        Column(study.metric, numeric=True, code=True),
+        Column("epochs", numeric=True),
+        Column("reason"),
+        *(Column(name, numeric=_is_numeric(study, name), code=True) for name in study.parameters),
+        Column("seed", numeric=True),
+        Column("attempt", numeric=True),
+        Column("seconds", numeric=True),
+    )
+    rows = tuple(
+        (
+            Cell(trial.name),
+            Cell(trial.state, style=f"state {trial.state}"),
+            number_cell(trial.value, metric.number(trial.value)),
+            number_cell(len(trial.history), str(len(trial.history))),
+            Cell(trial.reason, trial.reason or None, style="reason"),
+            *(_parameter_cell(trial.parameters.get(name)) for name in study.parameters),
+            number_cell(trial.seed, str(trial.seed)),
+            number_cell(trial.attempt, str(trial.attempt)),
+            number_cell(trial.train_seconds, f"{trial.train_seconds:,.1f}"),
+        )
+        for trial in sorted((*study.trials, *study.controls), key=order)
+    )
+    return Table(columns, rows)
+
+
+def trials_csv(study: StudyRecord) -> str:
+    """Returns the trials as CSV, one row a trial, numbers unrounded, controls last."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    head = ("trial", "number", "configuration", "seed", "state", "reason", study.metric)
+    tail = ("epochs", "attempt", "train_seconds", "cohort")
+    writer.writerow([*head, *study.parameters, *tail])
+    for trial in (*study.trials, *study.controls):
+        configuration = "undistilled" if trial.configuration is None else trial.configuration
+        value = "" if trial.value is None else trial.value
+        writer.writerow(
+            [
+                *(trial.name, trial.number, configuration, trial.seed, trial.state, trial.reason),
+                value,
+                *(trial.parameters.get(name, "") for name in study.parameters),
+                *(len(trial.history), trial.attempt, trial.train_seconds, trial.cohort),
+            ]
+        )
+    return out.getvalue()
+
+
+def markdown_text(text: str) -> str:
+    """Returns the text on one line, with what Markdown would read as markup escaped."""
+    flat = " ".join(text.split())
+    for mark in "\\|`*<[":
+        flat = flat.replace(mark, f"\\{mark}")
+    return flat
+
+
+def to_markdown(table: Table) -> str:
+    """Returns the table in GitHub's Markdown."""
+    heads = [f"`{column.title}`" if column.code else column.title for column in table.columns]
+    rules = ["---:" if column.numeric else ":---" for column in table.columns]
+    lines = [heads, rules, *([markdown_text(cell.text) for cell in row] for row in table.rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _final_row(label: str, values: tuple[float, ...], metric: MetricFormat) -> tuple[Cell, ...]:
+    known = estimate(values)
+    return (Cell(label), *_estimate_cells(known, values, metric))
+
+
+def _configuration_row(
+    summary: ConfigurationSummary, study: StudyRecord, metric: MetricFormat
+) -> tuple[Cell, ...]:
+    return (
+        number_cell(summary.number, summary.name),
+        *_estimate_cells(summary.estimate, tuple(summary.values.values()), metric),
+        *(_parameter_cell(summary.parameters.get(name)) for name in study.parameters),
+        *(Cell(fmt.seeds(seeds), len(seeds)) for seeds in (summary.pruned, summary.failed)),
+    )
+
+
+def _estimate_cells(
+    known: Estimate | None, values: Sequence[float], metric: MetricFormat
+) -> list[Cell]:
+    by_seed = ", ".join(metric.number(value) for value in values) or NOTHING
+    mean = known.mean if known else None
+    return [
+        number_cell(mean, metric.number(mean)),
+        Cell(metric.interval(known), known.low if known else None),
+        number_cell(len(values), str(len(values))),
+        Cell(by_seed, mean, style="by-seed", marks=tuple(values)),
+    ]
+
+
+def _seed_cells(trials: Sequence[TrialRecord]) -> list[Cell]:
+    groups = {
+        state: sorted(trial.seed for trial in trials if trial.state == state)
+        for state in ("pruned", "failed")
+    }
+    return [Cell(fmt.seeds(seeds), len(seeds)) for seeds in groups.values()]
+
+
+def _parameter_cell(value: Value | None) -> Cell:
+    key = value if isinstance(value, str) or value is None else float(value)
+    return Cell(fmt.parameter(value), key)
+
+
+def _is_numeric(study: StudyRecord, name: str) -> bool:
+    values = (trial.parameters.get(name) for trial in study.trials)
+    return all(
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+        for value in values
+        if value is not None
+    )

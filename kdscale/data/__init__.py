@@ -1,0 +1,35 @@
+"""Data sets, their splits, and augmentation keyed by (seed, epoch, index)."""
+
+from kdscale.data._augmentation import Augmentation
+from kdscale.data._load import load_data, load_test
+from kdscale.data._order import epoch_order
+from kdscale.data._spec import (
+    AugmentationSpec,
+    Cifar10Spec,
+    Cifar100Spec,
+    DataSpec,
+    FashionMnistSpec,
+    Icons100Spec,
+    ImageFolderSpec,
+)
+from kdscale.data._split import ArraySplit, Split, fingerprint
+from kdscale.data._task import TaskData, normalise
+
+__all__ = [
+    "ArraySplit",
+    "Augmentation",
+    "AugmentationSpec",
+    "Cifar10Spec",
+    "Cifar100Spec",
+    "DataSpec",
+    "FashionMnistSpec",
+    "Icons100Spec",
+    "ImageFolderSpec",
+    "Split",
+    "TaskData",
+    "epoch_order",
+    "fingerprint",
+    "load_data",
+    "load_test",
+    "normalise",
+]

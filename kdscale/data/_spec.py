@@ -1,0 +1,108 @@
+"""What a study file says about its data: pydantic models, told apart by ``name``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AugmentationSpec(_Spec):
+    """Random views of a training image: zero padding, crop to the old size, mirror."""
+
+    crop_padding: int = Field(4, ge=0)
+    """Pixels of zeros on each side before the random crop; 0 for no crop."""
+
+    flip: bool = True
+    """Mirror left and right, every second time."""
+
+
+class _DataSpec(_Spec):
+    train_images: int | None = Field(None, ge=1)
+    """Use only so many training images: a fixed, class-balanced choice. Default: all of them."""
+
+    augmentation: AugmentationSpec = AugmentationSpec()
+    """Random views of the training images; validation and test images are left as they are."""
+
+
+class _CarvedSpec(_DataSpec):
+    validation_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of each class's training images kept for validation. The choice is fixed: it depends
+    on no seed of the study."""
+
+
+class Icons100Spec(_DataSpec):
+    """Icons-100, which ships with kdscale: 100 classes of icons, drawn by people."""
+
+    name: Literal["icons100"] = "icons100"
+    """icons100."""
+
+    image_size: Literal[32] = 32
+    """Height and width in pixels."""
+
+
+class FashionMnistSpec(_CarvedSpec):
+    """Fashion-MNIST: 10 classes of clothes, grey photos padded from 28x28 to 32x32."""
+
+    name: Literal["fashion_mnist"] = "fashion_mnist"
+    """fashion_mnist."""
+
+    root: Path = Path("/usr/share/datasets/fashion-mnist")
+    """Folder of the four idx.gz files; default: that of Debian's package dataset-fashion-mnist."""
+
+    image_size: Literal[32] = 32
+    """Height and width in pixels."""
+
+
+class Cifar10Spec(_CarvedSpec):
+    """CIFAR-10: 10 classes of small photos."""
+
+    name: Literal["cifar10"] = "cifar10"
+    """cifar10."""
+
+    root: Path
+    """Folder that holds cifar-10-python.tar.gz or the unpacked cifar-10-batches-py."""
+
+    image_size: Literal[32] = 32
+    """Height and width in pixels."""
+
+
+class Cifar100Spec(_CarvedSpec):
+    """CIFAR-100: 100 classes of small photos (the fine labels)."""
+
+    name: Literal["cifar100"] = "cifar100"
+    """cifar100."""
+
+    root: Path
+    """Folder that holds cifar-100-python.tar.gz or the unpacked cifar-100-python."""
+
+    image_size: Literal[32] = 32
+    """Height and width in pixels."""
+
+
+class ImageFolderSpec(_CarvedSpec):
+    """A folder of PNG and JPEG files: ``train/CLASS/*.png``, ``validation/...``, ``test/...``.
+
+    Without a validation folder, ``validation_fraction`` of the training images are kept for it.
+    """
+
+    name: Literal["image_folder"] = "image_folder"
+    """image_folder."""
+
+    root: Path
+    """Folder that holds train, test and perhaps validation."""
+
+    image_size: int = Field(224, ge=8)
+    """Height and width in pixels: the short side is scaled to it and the centre cut out."""
+
+
+DataSpec = Annotated[
+    Icons100Spec | FashionMnistSpec | Cifar10Spec | Cifar100Spec | ImageFolderSpec,
+    Field(discriminator="name"),
+]
+"""Any data set, as written under ``task.data`` in a study file."""

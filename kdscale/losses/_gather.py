@@ -1,0 +1,42 @@
+"""The global batch on every worker, with gradients: for methods that look across the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def gather_batch(x: Tensor) -> Tensor:
+    """Returns the workers' tensors joined along the batch, in order of rank; ``x`` without DDP.
+
+    If every worker computes the whole loss from the result and DDP averages the parameter
+    gradients over the workers, they equal those of one process on the whole batch: each worker's
+    slice receives the sum of the workers' (equal) gradients, W of them, and the average takes W
+    out again. Parameters of the loss itself get the whole gradient on each worker, with or
+    without averaging.
+
+    Args:
+        x: This worker's part ``[B / W, ...]``, of one shape on all W workers.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x
+    gathered: Tensor = _GatherBatch.apply(x)
+    return gathered
+
+
+class _GatherBatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        # all_reduce works in place; the incoming gradient may belong to someone else.
+        grad = grad_outputs[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad.chunk(dist.get_world_size())[dist.get_rank()]

@@ -1,0 +1,99 @@
+"""The arithmetic that several methods share: precision, KL over C classes and over two."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def widen(value: T) -> T:
+    """Returns a float16 or bfloat16 tensor as float32, anything else as it is."""
+    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()  # type: ignore[return-value]  # T is Tensor here
+    return value
+
+
+def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Returns ``function`` computing in float32 at least, whatever autocast says outside.
+
+    Half-precision tensor arguments are widened; float32 and float64 ones stay as they are.
+    """
+
+    @functools.wraps(function)
+    def wide(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        values: list[Any] = [*args, *kwargs.values()]
+        device = next(value.device.type for value in values if isinstance(value, Tensor))
+        with torch.autocast(device, enabled=False):
+            return function(
+                *(widen(value) for value in args),  # type: ignore[arg-type]
+                **{name: widen(value) for name, value in kwargs.items()},  # type: ignore[arg-type]
+            )
+
+    return wide
+
+
+def require_same_shape(student: Tensor, teacher: Tensor, axes: str) -> None:
+    """Raises if the two tensors are not both matrices of one shape.
+
+    Args:
+        student: The student's tensor.
+        teacher: The teacher's tensor.
+        axes: What the two axes are, for the message: ``"[B, C]"``.
+
+    Raises:
+        ValueError: The shapes differ or are not two-dimensional.
+    """
+    if student.ndim != 2 or student.shape != teacher.shape:
+        raise ValueError(
+            f"student and teacher must both be {axes}, "
+            f"but got {list(student.shape)} and {list(teacher.shape)}"
+        )
+
+
+def mean_kl(z_s: Tensor, z_t: Tensor) -> Tensor:
+    """Returns mean_b KL(softmax(z_t) ‖ softmax(z_s)), a scalar: sum over classes, mean over B.
+
+    Args:
+        z_s: Student scores ``[B, K]`` over any set of K classes, already divided by T.
+        z_t: Teacher scores ``[B, K]`` over the same classes, already divided by T.
+    """
+    log_q = F.log_softmax(z_s, dim=1)
+    log_p = F.log_softmax(z_t, dim=1)
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def binary_kl(u_s: Tensor, u_t: Tensor) -> Tensor:
+    """Returns KL(Bernoulli(σ(u_t)) ‖ Bernoulli(σ(u_s))) elementwise.
+
+    A softmax over two scores is the sigmoid of their difference, so this is the KL divergence of
+    two two-way softmaxes. It never takes the logarithm of a probability: finite for any finite u,
+    exactly zero where u_s = u_t.
+
+    Args:
+        u_s: Student logits of the two-way choice, any shape.
+        u_t: Teacher logits, same shape.
+    """
+    p = torch.sigmoid(u_t)
+    cross_entropy = F.binary_cross_entropy_with_logits(u_s, p, reduction="none")
+    return cross_entropy - F.binary_cross_entropy_with_logits(u_t, p, reduction="none")
+
+
+def without_classes(z: Tensor, classes: Tensor) -> Tensor:
+    """Returns the scores with some classes taken out of every later softmax.
+
+    The score put there is finite, so that 0 x (difference of two such scores) stays 0 in a KL, and
+    so low that its exponential is exactly 0 beside any logit, unlike the official -1000.
+
+    Args:
+        z: Scores ``[B, C]``, already divided by T.
+        classes: Class indices to take out, int64 ``[B, K]``.
+    """
+    return z.scatter(1, classes, torch.finfo(z.dtype).min / 2)

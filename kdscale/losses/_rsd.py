@@ -1,0 +1,182 @@
+"""RSD: make student and teacher features correlate dimension by dimension, and only so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdscale.losses._method import (
+    Hyperparameter,
+    Method,
+    PairShapes,
+    Term,
+    refuse_unequal_classes,
+)
+from kdscale.losses._numerics import full_precision, require_same_shape
+from kdscale.outputs import Need, Outputs
+from kdscale.records import Value
+
+STD_OFFSET = 1e-5
+
+
+@full_precision
+def rsd(e_s: Tensor, e_t: Tensor, *, kappa: float) -> Tensor:
+    """Returns Σ_i (R_ii - 1)² + kappa Σ_{i≠j} R_ij², a scalar.
+
+    R = ẽ_tᵀ ẽ_s / B is the D x D correlation matrix, where ẽ is e with each column centred and
+    divided by its biased standard deviation over the batch + 1e-5. Batch statistics are
+    differentiated. Reduction: **sum** over all D² entries, so the value grows with D; R itself is a
+    batch mean. No temperature. At student = teacher the first sum is 0 (up to the 1e-5) but the
+    second one is not, unless the teacher's columns are uncorrelated. Uncorrelated noise gives
+    about kappa D² / B, so small batches blur the second term.
+
+    For D > B the off-diagonal sum comes from the B x B Gram matrices, ‖ẽ_tᵀẽ_s‖² = ⟨ẽ_sẽ_sᵀ,
+    ẽ_tẽ_tᵀ⟩, and no D x D matrix is made.
+
+    Args:
+        e_s: Student features ``[B, D]``: the projected embedding or the logits.
+        e_t: Teacher features ``[B, D]``; nothing is detached here.
+        kappa: Weight of the off-diagonal entries.
+
+    Raises:
+        ValueError: The two shapes differ.
+
+    Source:
+        Zhang et al.: Cross-Architecture Distillation Made Simple with Redundancy Suppression,
+        ICCV 2025, arXiv 2507.21844, eq. 4; official code VISION-SJTU/RSD ``distillers/rsd.py``.
+        The paper's algorithm 1 averages over the D² entries where the code sums: the code is
+        followed, so lambda here = lambda of the paper / D². The code takes statistics per GPU;
+        the objective gathers the global batch first.
+    """
+    require_same_shape(e_s, e_t, "[B, D]")
+    batch_size, dims = e_s.shape
+    a, b = _standardise(e_s), _standardise(e_t)
+    diagonal = (a * b).sum(dim=0) / batch_size
+    if dims > batch_size:
+        total = ((a @ a.T) * (b @ b.T)).sum() / batch_size**2
+    else:
+        total = (b.T @ a / batch_size).square().sum()
+    off_diagonal = total - diagonal.square().sum()
+    return (diagonal - 1).square().sum() + kappa * off_diagonal
+
+
+def _standardise(e: Tensor) -> Tensor:
+    return (e - e.mean(dim=0)) / (e.std(dim=0, correction=0) + STD_OFFSET)
+
+
+class AAD(nn.Module):
+    """RSD's decoupler: Linear -> BatchNorm1d -> GELU -> Linear, both linear maps without bias.
+
+    It carries the student's embedding to the teacher's size, is trained with the student and
+    thrown away after training, so that decorrelation does not bind the student's own features.
+
+    Args:
+        student_dims: D_s of the student's embedding.
+        teacher_dims: D_t of the teacher's embedding.
+        gamma: The hidden size is gamma x D_s.
+
+    Source:
+        As `rsd`, section 3.3. Weights start from a normal distribution with standard deviation
+        0.02, truncated at ±2; BatchNorm starts at weight 1, bias 0. GELU is the exact one (erf).
+    """
+
+    def __init__(self, student_dims: int, teacher_dims: int, gamma: int = 2) -> None:
+        super().__init__()
+        hidden = gamma * student_dims
+        self.expand = nn.Linear(student_dims, hidden, bias=False)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.project = nn.Linear(hidden, teacher_dims, bias=False)
+        nn.init.trunc_normal_(self.expand.weight, std=0.02)
+        nn.init.trunc_normal_(self.project.weight, std=0.02)
+
+    @full_precision
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Returns the projected embedding ``[B, D_t]``.
+
+        Args:
+            embedding: The student's embedding ``[B, D_s]``; B > 1 while training.
+        """
+        hidden: Tensor = self.norm(self.expand(embedding))
+        projected: Tensor = self.project(F.gelu(hidden))
+        return projected
+
+
+class _EmbeddingTerm(nn.Module):
+    """lambda x RSD between the decoupled student embedding and the teacher's embedding."""
+
+    def __init__(self, aad: AAD, lambda_: float, kappa: float) -> None:
+        super().__init__()
+        self.aad = aad
+        self.lambda_ = lambda_
+        self.kappa = kappa
+
+    def forward(self, student: Outputs, teacher: Outputs, target: Tensor) -> Tensor:
+        if student.embedding is None or teacher.embedding is None:
+            raise ValueError("rsd's embedding variant needs the embeddings of both networks")
+        return self.lambda_ * rsd(self.aad(student.embedding), teacher.embedding, kappa=self.kappa)
+
+
+def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
+    lambda_ = float(hyperparameters["lambda"])
+    kappa = float(hyperparameters["kappa"])
+    if hyperparameters["variant"] == "embedding":
+        aad = AAD(shapes.student.embedding, shapes.teacher.embedding, int(hyperparameters["gamma"]))
+        return _EmbeddingTerm(aad, lambda_, kappa)
+
+    def term(student: Outputs, teacher: Outputs, target: Tensor) -> Tensor:
+        return lambda_ * rsd(student.logits, teacher.logits, kappa=kappa)
+
+    return term
+
+
+def _needs(hyperparameters: Mapping[str, Value]) -> frozenset[Need]:
+    if hyperparameters["variant"] == "embedding":
+        return frozenset({"embedding"})
+    return frozenset({"logits"})
+
+
+def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
+    if shapes.batch_size < 2:
+        return (
+            "rsd normalises over the batch, so the global batch must hold at least 2 images "
+            f"(32 or more are advised), but got {shapes.batch_size}"
+        )
+    return refuse_unequal_classes(shapes) if hyperparameters["variant"] == "logits" else ""
+
+
+RSD = Method(
+    name="rsd",
+    title="Redundancy suppression distillation",
+    source="Zhang et al., ICCV 2025, arXiv 2507.21844",
+    hyperparameters=(
+        Hyperparameter(
+            "lambda",
+            0.1,
+            "weight of the loss, which sums over D² entries (paper's lambda / D²)",
+            low=0,
+            search=(1e-3, 1),
+        ),
+        Hyperparameter(
+            "kappa", 0.01, "weight of the off-diagonal correlations", low=0, search=(1e-4, 1)
+        ),
+        Hyperparameter(
+            "gamma",
+            2,
+            "hidden size of the decoupler, in student embedding sizes; unused by variant logits",
+            low=1,
+            search=(1, 4),
+        ),
+        Hyperparameter(
+            "variant",
+            "embedding",
+            "what is correlated: embedding (through the decoupler) or logits",
+            choices=("embedding", "logits"),
+        ),
+    ),
+    build=_build,
+    needs=_needs,
+    refuse=_refuse,
+    couples_batch=True,
+)

@@ -1,0 +1,130 @@
+"""The study as data: what search writes, and tracking and analysis read. Knows no library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Value = float | int | str | bool
+"""A hyperparameter's value."""
+
+TrialState = Literal["waiting", "running", "done", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One configuration under one seed, as far as it has come.
+
+    Attributes:
+        number: Counted from 0 in order of creation, unique in the study. Control trials
+            (undistilled students) count on their own.
+        configuration: Number of the configuration, or None for an undistilled control trial.
+        seed: The seed that fixes initialisation, data order and augmentation.
+        parameters: Searched hyperparameters and their values; empty for a control trial.
+        state: Where the trial stands. ``done`` means trained to the last epoch.
+        value: The study's metric (see `StudyRecord.mode`); for a pruned trial at its last epoch;
+            None if it has none.
+        history: One mapping of metric name to value an epoch, first to last, with ``epoch``
+            counted from 1.
+        cohort: Name of the cohort that trains it, such as ``g0-s0-0``.
+        reason: Why the trial ended as it did ("rung at epoch 4", "diverged at epoch 3 (ldrld)").
+        attempt: How many executions the trial has had, 1 for the first; 0 before it started.
+        train_seconds: Seconds spent on the trial's own training steps, summed over attempts.
+        student: Path of the trained student's weights, relative to the study folder, or None.
+    """
+
+    number: int
+    configuration: int | None
+    seed: int
+    parameters: Mapping[str, Value]
+    state: TrialState
+    value: float | None = None
+    history: tuple[Mapping[str, float], ...] = ()
+    cohort: str = ""
+    reason: str = ""
+    attempt: int = 0
+    train_seconds: float = 0.0
+    student: str | None = None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is an undistilled student, trained for comparison."""
+        return self.configuration is None
+
+    @property
+    def name(self) -> str:
+        """``c003-s1``: configuration 3 under seed 1; ``undistilled-s1`` for a control trial."""
+        if self.configuration is None:
+            return f"undistilled-s{self.seed}"
+        return f"c{self.configuration:03d}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class FinalScores:
+    """Test-set accuracies of one kind of network, in percent, one a seed.
+
+    Attributes:
+        label: ``teacher``, ``undistilled student`` or ``distilled student``.
+        accuracies: Seed -> top-1 accuracy in percent. A teacher has one entry with seed -1.
+    """
+
+    label: str
+    accuracies: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class FinalEvaluation:
+    """The one reading of the test set.
+
+    Attributes:
+        configuration: The chosen configuration.
+        scores: Teacher, undistilled and distilled student.
+        reads: How many times this study's test set has been read, this time included.
+        test_images: Number of test images.
+    """
+
+    configuration: int
+    scores: tuple[FinalScores, ...]
+    reads: int
+    test_images: int
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study and all of its trials, read from the durable record.
+
+    Attributes:
+        name: The study's name.
+        folder: The study folder: everything the study owns lies in it.
+        metric: Name of the metric that is searched, such as ``val_accuracy``.
+        goal: Direction of the metric.
+        mode: How a trial's value comes from its history: last, best or mean of the last n.
+        epochs: Epochs of a full trial.
+        seeds: The study's seeds.
+        rungs: Epochs after which a cohort drops its worst trials; empty without rungs.
+        parameters: Names of the searched hyperparameters in file order.
+        study_file: The study as YAML, defaults and overrides included.
+        trials: The planned trials, by number.
+        controls: The undistilled control trials.
+        final: The final evaluation, when there is one.
+        versions: Versions of the libraries that ran the study.
+        commit: Git commit of the working directory, or empty.
+    """
+
+    name: str
+    folder: Path
+    metric: str
+    goal: Literal["maximize", "minimize"]
+    mode: str
+    epochs: int
+    seeds: tuple[int, ...]
+    rungs: tuple[int, ...]
+    parameters: tuple[str, ...]
+    study_file: str
+    trials: tuple[TrialRecord, ...]
+    controls: tuple[TrialRecord, ...] = ()
+    final: FinalEvaluation | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""

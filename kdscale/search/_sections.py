@@ -1,0 +1,126 @@
+"""The sections of a study file, each a pydantic model that holds what is true of it alone.
+
+`kdscale.search._rules` holds what joins several of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from kdscale.records import Value
+from kdscale.training import Spec, rule_error
+
+Seed = Annotated[int, Field(ge=0)]
+"""A seed of training."""
+
+
+class SearchSpec(Spec):
+    """How configurations are chosen."""
+
+    method: Literal["grid", "random", "qmc", "tpe", "gp", "cmaes", "oat"] = "tpe"
+    """grid: all combinations; random; qmc: scrambled Sobol points; tpe, gp, cmaes: Optuna's
+    model-based samplers; oat: one parameter at a time around ``baseline``."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of the search itself, not of the training."""
+
+    baseline: dict[str, Value] | None = None
+    """A value for each searched parameter: the first configuration, and the centre of oat."""
+
+    generation: int | None = Field(None, ge=1)
+    """Configurations asked for together; default: the cohort size. Model-based searches learn
+    between generations."""
+
+
+class MetricSpec(Spec):
+    """What the search improves."""
+
+    name: Literal["val_accuracy", "val_loss", "train_loss"] = "val_accuracy"
+    """An epoch's metric."""
+
+    goal: Literal["maximize", "minimize"] = "maximize"
+    """Direction."""
+
+    mode: Literal["last", "best", "mean_last_n"] = "last"
+    """A trial's value: at the last epoch, at the best, or the mean of the last ``n``."""
+
+    n: int | None = Field(None, ge=1, validate_default=True)
+    """Epochs of ``mean_last_n``."""
+
+    @field_validator("n")
+    @classmethod
+    def _n_fits_mode(cls, n: int | None, info: ValidationInfo) -> int | None:
+        mode = info.data.get("mode")
+        if mode == "mean_last_n" and n is None:
+            raise rule_error("must be given with mode: mean_last_n", hint="for example n: 5")
+        if mode in ("last", "best") and n is not None:
+            raise rule_error("must be given only with mode: mean_last_n", hint="remove it")
+        return n
+
+
+class RungsSpec(Spec):
+    """Successive halving within a cohort: at each rung only the best 1/eta train on."""
+
+    eta: int = Field(2, ge=2)
+    """Factor between rungs, and between trials before and after a rung."""
+
+    first: int = Field(ge=1)
+    """Epoch of the first rung."""
+
+
+class BudgetSpec(Spec):
+    """How much to spend."""
+
+    trials: int | None = Field(None, ge=1)
+    """Configurations x seeds. Grid and oat need none: their design has its size."""
+
+    epochs: int = Field(ge=1)
+    """Epochs of a full trial."""
+
+    gpu_hours: float | None = Field(None, gt=0)
+    """Start no new cohort after so many hours of GPU time."""
+
+    per_trial_seconds: float | None = Field(None, gt=0)
+    """Stop a trial after so many seconds of training."""
+
+
+class ResourcesSpec(Spec):
+    """What a cohort gets."""
+
+    workers: int = Field(1, ge=1)
+    """Processes that train a cohort together (DDP)."""
+
+    cpus_per_worker: int = Field(1, ge=1)
+    """CPUs of each."""
+
+    gpus_per_worker: float = Field(0, ge=0)
+    """GPUs of each; a fraction shares one."""
+
+    cohort: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Trials that share one teacher pass."""
+
+
+class TrackingSpec(Spec):
+    """MLflow."""
+
+    mlflow: bool = True
+    """Whether trials are recorded in MLflow."""
+
+    uri: str | None = None
+    """Tracking URI; default: MLFLOW_TRACKING_URI, else SQLite in the study folder."""
+
+    experiment: str | None = None
+    """Name of the experiment; default: the study's name."""
+
+
+class StorageSpec(Spec):
+    """Where the study lies."""
+
+    folder: Path = Path("studies")
+    """Folder of study folders, relative to the working directory."""
+
+    url: str | None = None
+    """SQLAlchemy URL of the Optuna storage; default: SQLite in the study folder."""

@@ -1,0 +1,287 @@
+"""The study: what a study file adds up to, and how it is loaded and written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from optuna.distributions import BaseDistribution
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from kdscale.errors import Problem, StudyFileError, UserError
+from kdscale.losses import TermConfig
+from kdscale.records import Value
+from kdscale.search._apply_overrides import Overridden, apply_overrides
+from kdscale.search._axes import Axis, axes_of
+from kdscale.search._designs import baseline_of, design_size
+from kdscale.search._parameters import Parameter
+from kdscale.search._problems import Violation, problems_of, violations_of
+from kdscale.search._rules import broken_rules
+from kdscale.search._sections import (
+    BudgetSpec,
+    MetricSpec,
+    ResourcesSpec,
+    RungsSpec,
+    SearchSpec,
+    Seed,
+    StorageSpec,
+    TrackingSpec,
+)
+from kdscale.search._yaml import Keys, dump_yaml, read_yaml
+from kdscale.training import ObjectiveSpec, RecipeSpec, Spec, TaskSpec, rule_error
+
+_AUTO_COHORT = 8
+_PATHS: tuple[Keys, ...] = (("task", "teacher", "weights"), ("task", "data", "root"))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What one configuration trains with, everything filled in.
+
+    Attributes:
+        ce_weight: Weight of the cross-entropy.
+        terms: The methods, their hyperparameters complete.
+        recipe: The students' recipe.
+    """
+
+    ce_weight: float
+    terms: tuple[TermConfig, ...]
+    recipe: RecipeSpec
+
+
+class Study(Spec):
+    """A task, an objective, a search space, a budget and seeds: one study file."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Names the study folder and the MLflow experiment."""
+
+    task: TaskSpec
+    """Data set, teacher, student and training recipe."""
+
+    objective: ObjectiveSpec
+    """What students minimise."""
+
+    parameters: dict[str, Parameter] = Field({})
+    """What is searched: hyperparameters by NAME or METHOD.NAME, ``ce_weight``, ``recipe.lr``."""
+
+    search: SearchSpec = SearchSpec()
+    """How configurations are chosen."""
+
+    metric: MetricSpec = MetricSpec()
+    """What the search improves."""
+
+    seeds: Annotated[int, Field(ge=1)] | Annotated[tuple[Seed, ...], Field(min_length=1)] = 1
+    """A count (seeds 0 to n-1) or a list of seeds."""
+
+    rungs: RungsSpec | None = None
+    """Successive halving within a cohort; without it every trial trains to the last epoch."""
+
+    budget: BudgetSpec
+    """How much to spend."""
+
+    resources: ResourcesSpec = ResourcesSpec()
+    """What a cohort gets."""
+
+    tracking: TrackingSpec = TrackingSpec()
+    """MLflow."""
+
+    storage: StorageSpec = StorageSpec()
+    """Where the study lies."""
+
+    undistilled: bool = True
+    """Whether the student is also trained without distillation, once a seed, as the control."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_are_unique(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        for index, seed in enumerate(seeds if isinstance(seeds, tuple) else ()):
+            if isinstance(seeds, tuple) and seed in seeds[:index]:
+                raise rule_error("must be listed only once", hint="remove it", at=(index,))
+        return seeds
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    @property
+    def rung_epochs(self) -> tuple[int, ...]:
+        """Epochs after which a cohort drops its worst trials: first, first * eta, ... < epochs."""
+        epochs = []
+        epoch = self.rungs.first if self.rungs else self.budget.epochs
+        while self.rungs and epoch < self.budget.epochs:
+            epochs.append(epoch)
+            epoch *= self.rungs.eta
+        return tuple(epochs)
+
+    @property
+    def folder(self) -> Path:
+        """The study folder."""
+        return self.storage.folder / self.name
+
+    @property
+    def cohort_size(self) -> int:
+        """Largest number of trials that share one teacher pass."""
+        cohort = self.resources.cohort
+        return _AUTO_COHORT if cohort == "auto" else cohort
+
+    @property
+    def generation_size(self) -> int:
+        """Configurations asked for together."""
+        return self.search.generation or self.cohort_size
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """The searched parameters in file order, without those that have one fixed value."""
+        found = axes_of(self.parameters, self.objective)
+        return tuple(axis for axis in found if axis.parameter.value is None)
+
+    @property
+    def baseline(self) -> dict[str, Value] | None:
+        """The first configuration, in file order, if the study names one."""
+        return baseline_of(self.search, self.axes)
+
+    @property
+    def configurations(self) -> int:
+        """Number of configurations: what trials and seeds leave, or the size of the design."""
+        if self.budget.trials is None:
+            return design_size(self.search, self.axes)
+        return self.budget.trials // len(self.seed_list)
+
+    @property
+    def trials(self) -> int:
+        """Number of trials: configurations x seeds."""
+        return self.configurations * len(self.seed_list)
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Returns Optuna's distribution of each searched parameter, in file order."""
+        return {axis.name: axis.distribution() for axis in self.axes}
+
+    def resolve(self, values: Mapping[str, Value]) -> Resolved:
+        """Returns what a configuration trains with.
+
+        Args:
+            values: A value for each searched parameter, by its name in the study file.
+
+        Raises:
+            UserError: If a value is missing, unknown, or out of its hyperparameter's bounds.
+        """
+        searched = [axis.name for axis in self.axes]
+        if sorted(values) != sorted(searched):
+            raise UserError(
+                f"a configuration must have values of {', '.join(searched) or 'no parameter'}, "
+                f"but got {', '.join(values) or 'none'}"
+            )
+        by_owner: dict[str, dict[str, Value]] = {}
+        for axis in axes_of(self.parameters, self.objective):
+            fixed = axis.parameter.value
+            value = axis.cast(values[axis.name] if fixed is None else fixed)
+            by_owner.setdefault(axis.target.owner, {})[axis.target.hyperparameter.name] = value
+        recipe = self.task.recipe.model_dump(exclude_unset=True) | by_owner.get("recipe", {})
+        return Resolved(
+            ce_weight=float(by_owner.get("", {}).get("ce_weight", self.objective.ce_weight)),
+            terms=tuple(m.term(by_owner.get(m.label, {})) for m in self.objective.methods),
+            recipe=RecipeSpec.model_validate(recipe),
+        )
+
+    def to_yaml(self) -> str:
+        """Returns the study as YAML, defaults included; loading it gives an equal study."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        owners = {"": data["objective"], "recipe": data["task"]["recipe"]}
+        labels = (method.label for method in self.objective.methods)
+        owners |= zip(labels, data["objective"]["methods"], strict=True)
+        for axis in axes_of(self.parameters, self.objective):
+            # What is a parameter has no default left, and one here would be a second value.
+            owners[axis.target.owner].pop(axis.target.hyperparameter.name, None)
+        return dump_yaml(data)
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Self:
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        violations = broken_rules(sections | {"all_parameters": self.parameters})
+        if violations:
+            text = "; ".join(map(str, violations))
+            context: dict[str, Any] = {"text": text, "violations": violations}
+            raise PydanticCustomError("rules", "{text}", context)
+        return self
+
+
+def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
+    """Returns the study of a file with overrides applied.
+
+    The teacher's weights and the data's root may be relative: in the file to the file's own folder
+    if they exist there, else to the working directory; in an override to the working directory.
+    ``storage.folder`` is relative to the working directory.
+
+    Args:
+        path: The study file.
+        overrides: Overrides in Hydra's grammar, such as ``alpha=interval(0,14)``.
+
+    Raises:
+        UserError: If the file cannot be read.
+        StudyFileError: With everything that is wrong with file and overrides.
+    """
+    document = read_yaml(Path(path))
+    overridden = apply_overrides(document.data, overrides, list(Study.model_fields))
+    _anchor_paths(overridden, document.path.parent)
+    study, violations = _validated(overridden.data)
+    found = problems_of(violations, overridden.data, document, overridden.places)
+    problems = [*document.problems, *overridden.problems, *found]
+    if problems or study is None:
+        raise StudyFileError(sorted(problems, key=_line))
+    return study
+
+
+def _anchor_paths(overridden: Overridden, folder: Path) -> None:
+    """Makes the paths of files absolute."""
+    for keys in _PATHS:
+        holder: Any = overridden.data
+        for key in keys[:-1]:
+            holder = holder.get(key) if isinstance(holder, dict) else None
+        text = holder.get(keys[-1]) if isinstance(holder, dict) else None
+        if not isinstance(text, str) or text in ("", "timm") or text.startswith("package:"):
+            continue
+        path = Path(text).expanduser()
+        beside = folder / path
+        from_file = keys not in overridden.places and beside.exists()
+        holder[keys[-1]] = str((beside if from_file else path).absolute())
+
+
+def _line(problem: Problem) -> tuple[int, str]:
+    """Returns the order of a problem: by line, overrides last."""
+    line = problem.where.rpartition(":")[2]
+    return (int(line), "") if line.isdigit() else (sys.maxsize, problem.where)
+
+
+def _validated(data: Mapping[str, Any]) -> tuple[Study | None, list[Violation]]:
+    """Returns the study, or all that is wrong with it, as far as sections can be read alone."""
+    try:
+        # As JSON, so that strictness refuses "0.1" for a number but takes a list for a tuple.
+        return Study.model_validate_json(json.dumps(data), strict=True), []
+    except ValidationError as error:
+        broken = {detail["loc"][:2] for detail in error.errors(include_url=False) if detail["loc"]}
+        violations = violations_of(error, data, Study.model_json_schema)
+    if not broken:
+        return None, violations
+    sections: dict[str, Any] = {}
+    for name, field in Study.model_fields.items():
+        if not any(place[0] == name for place in broken):
+            known = name in data
+            sections[name] = _section(name, data[name]) if known else field.get_default()
+    if "parameters" in sections:
+        sections["all_parameters"] = sections["parameters"]
+    elif isinstance(given := data["parameters"], dict):
+        sound = {name: given[name] for name in given if ("parameters", name) not in broken}
+        sections["parameters"] = _section("parameters", sound)
+    return None, [*violations, *broken_rules(sections)]
+
+
+def _section(name: str, data: Any) -> Any:
+    annotation: Any = Annotated[Study.model_fields[name].annotation, Study.model_fields[name]]
+    return TypeAdapter(annotation).validate_json(json.dumps(data), strict=True)

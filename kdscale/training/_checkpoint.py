@@ -1,0 +1,55 @@
+"""Checkpoints: one file a trial, written atomically, read without executing code."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdscale.errors import UserError
+
+
+def save_atomically(content: Mapping[str, Any], path: Path) -> None:
+    """Writes a dictionary of tensors and plain values so that a crash leaves old or new, never half.
+
+    Args:
+        content: Tensors, numbers, strings, and lists and dictionaries of these.
+        path: The file; its folder is made when missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Returns what `save_atomically` wrote; nothing in the file is executed.
+
+    Raises:
+        UserError: If the file is missing, damaged, or holds more than tensors and plain values.
+    """
+    try:
+        loaded = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: the checkpoint must exist, but there is no such file") from None
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: the checkpoint must be readable, but: {error}") from error
+    except Exception as error:  # pickle's own errors, of which there are many kinds
+        raise UserError(
+            f"{path}: a checkpoint may hold only tensors and plain values, but: {error}"
+        ) from error
+    if not isinstance(loaded, dict):
+        raise UserError(
+            f"{path}: a checkpoint must hold a dictionary, but got {type(loaded).__name__}"
+        )
+    return loaded

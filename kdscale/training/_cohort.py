@@ -1,0 +1,246 @@
+"""The training loop: K students under one teacher pass. A solo run is a list of one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kdscale.data import Augmentation, TaskData, epoch_order, normalise
+from kdscale.errors import UserError
+from kdscale.models import Network
+from kdscale.outputs import Outputs
+from kdscale.training._evaluate import evaluate
+from kdscale.training._group import Group
+from kdscale.training._spec import ModelSpec
+from kdscale.training._student import Member, Row, Student, union_of_needs
+
+Status = Literal["running", "done", "stopped", "failed"]
+StopRule = Callable[[Mapping[str, Sequence[Row]], Collection[str]], Mapping[str, str]]
+"""From every member's history, and the names of those in training, to whom to stop and why.
+
+It must be a pure function: each worker of a cohort asks it, and a restart asks it again.
+"""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one trial has come since the last time it was told.
+
+    Attributes:
+        name: The trial.
+        status: Whether it goes on, and how it ended if not.
+        rows: Metrics of the epochs since the last `Progress`; after a restart, of all epochs.
+        reason: Why it ended, when it did not train to the last epoch.
+        seconds: Seconds of training so far, restarts included: the trial's share of its cohort's.
+    """
+
+    name: str
+    status: Status
+    rows: tuple[Row, ...]
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Trials that train together: one seed, one data order, one teacher pass.
+
+    Attributes:
+        model: The students' architecture.
+        members: The trials to train.
+        seed: Fixes initialisation, data order and augmentation.
+        epochs: Epochs of a full trial.
+        stop: Says which members to stop early; None to stop none.
+        ended: Histories of members that ended in an earlier attempt: `stop` compares with them.
+        per_trial_seconds: Stop a trial at the first epoch's end past so much training time.
+    """
+
+    model: ModelSpec
+    members: tuple[Member, ...]
+    seed: int
+    epochs: int
+    stop: StopRule | None = None
+    ended: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    per_trial_seconds: float | None = None
+
+
+def train_cohort(
+    cohort: Cohort, data: TaskData, teacher: Network | None, group: Group
+) -> Iterator[list[Progress]]:
+    """Yields each trial's progress: once at the start, then after every epoch.
+
+    Everything yielded is already in a checkpoint. A member that has trained further than the
+    others (its attempt was killed between two checkpoints) waits for them: batches are a function
+    of (seed, epoch, index), so an epoch is the same whenever it is trained.
+
+    Args:
+        cohort: What to train.
+        data: Training and validation images.
+        teacher: The teacher, on the group's device; None if no member has a method.
+        group: The workers.
+
+    Raises:
+        UserError: If the batch size does not fit the data or the workers.
+    """
+    loop = _Loop(cohort, data, teacher, group)
+    yield loop.report()
+    while active := loop.active():
+        loop.train_epoch(active)
+        yield loop.report()
+
+
+class _Loop:
+    def __init__(
+        self, cohort: Cohort, data: TaskData, teacher: Network | None, group: Group
+    ) -> None:
+        self.cohort = cohort
+        self.data = data
+        self.teacher = teacher
+        self.group = group
+        self.batch_size = cohort.members[0].recipe.batch_size
+        self.augmentation = Augmentation(data.augmentation, data.image_size)
+        self._check_batch_size()
+        self.students: list[Student] = []
+        self.refused: dict[str, str] = {}
+        self.stopped: dict[str, str] = {}
+        self.told: dict[str, int] = {}
+        for member in cohort.members:
+            self._add(member)
+        self._apply_stop_rule()
+
+    def _add(self, member: Member) -> None:
+        shapes = self.teacher.shapes if self.teacher is not None else None
+        try:
+            student = Student(
+                member,
+                self.cohort.model,
+                seed=self.cohort.seed,
+                epochs=self.cohort.epochs,
+                num_classes=self.data.num_classes,
+                image_size=self.data.image_size,
+                teacher_shapes=shapes,
+                group=self.group,
+            )
+        except UserError as error:
+            # A configuration that this pair cannot serve is that trial's failure, not the cohort's.
+            self.refused[member.name] = str(error)
+            return
+        student.resume()
+        self.students.append(student)
+
+    def _check_batch_size(self) -> None:
+        if self.batch_size > len(self.data.train):
+            raise UserError(
+                f"recipe.batch_size must be at most the number of training images "
+                f"({len(self.data.train)}), but got {self.batch_size}"
+            )
+        if self.batch_size % self.group.size:
+            raise UserError(
+                f"recipe.batch_size must be a multiple of resources.workers ({self.group.size}), "
+                f"but got {self.batch_size}"
+            )
+
+    def active(self) -> list[Student]:
+        """Returns the students to train next: those at the earliest epoch."""
+        going = [s for s in self.students if not s.finished and s.member.name not in self.stopped]
+        first = min((student.epoch for student in going), default=0)
+        return [student for student in going if student.epoch == first]
+
+    def train_epoch(self, students: list[Student]) -> None:
+        started = time.perf_counter()
+        for student in students:
+            student.start_epoch()
+        epoch = students[0].epoch + 1
+        needs = union_of_needs(students)
+        order = epoch_order(len(self.data.train), self.cohort.seed, epoch)
+        steps = len(order) // self.batch_size
+        for number in range(steps):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            images, target = self._load(self.group.share(batch), epoch)
+            outputs = self._teach(images, needs)
+            for student in students:
+                self._step(student, images, outputs, target, number)
+        rows = {s.member.name: s.end_epoch(steps) for s in students if not s.failure}
+        healthy = [student for student in students if not student.failure]
+        seconds = self.group.agree(time.perf_counter() - started) / len(students)
+        scores = evaluate([s.network for s in healthy], self.data.validation, self.data, self.group)
+        for student, score in zip(healthy, scores, strict=True):
+            row = rows[student.member.name]
+            row |= {"val_accuracy": score.accuracy, "val_loss": score.loss}
+            student.history.append(row)
+            student.seconds += seconds
+            student.save()
+            if student.epoch >= self.cohort.epochs:
+                student.save_network(self.cohort.model, self.data.num_classes)
+        if healthy:
+            healthy[0].wait()
+        self._apply_stop_rule()
+
+    def _load(self, indices: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        codes = self.augmentation.views(self.cohort.seed, epoch, indices)
+        device = self.group.device
+        images = self.data.train.gather(indices).to(device, non_blocking=True)
+        images = self.augmentation.apply(images, codes.to(device))
+        images = normalise(images, self.data.mean, self.data.std)
+        if self.cohort.members[0].recipe.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, self.data.train.labels[indices].to(device, non_blocking=True)
+
+    def _teach(self, images: Tensor, needs: frozenset[str]) -> Outputs | None:
+        if not needs or self.teacher is None:
+            return None
+        bf16 = self.cohort.members[0].recipe.precision == "bf16"
+        with (
+            torch.no_grad(),
+            torch.autocast(images.device.type, torch.bfloat16, enabled=bf16),
+        ):
+            return self.teacher.outputs(images, needs)
+
+    def _step(
+        self, student: Student, images: Tensor, teacher: Outputs | None, target: Tensor, number: int
+    ) -> None:
+        if student.failure:
+            return
+        try:
+            student.step(images, teacher, target, number=number)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if self.group.size > 1:  # the other workers wait for this one: the attempt must end
+                raise
+            student.failure = f"error at epoch {student.epoch + 1}: {type(error).__name__}: {error}"
+
+    def _apply_stop_rule(self) -> None:
+        histories = dict(self.cohort.ended) | {s.member.name: s.history for s in self.students}
+        if self.cohort.stop is not None:
+            going = {s.member.name for s in self.students if not s.failure} - set(self.stopped)
+            self.stopped |= self.cohort.stop(histories, going)
+        limit = self.cohort.per_trial_seconds
+        for student in self.students:
+            if limit is not None and student.seconds >= limit and not student.finished:
+                reason = f"budget.per_trial_seconds reached after epoch {student.epoch}"
+                self.stopped.setdefault(student.member.name, reason)
+
+    def report(self) -> list[Progress]:
+        progress = [Progress(name, "failed", (), why) for name, why in self.refused.items()]
+        for student in self.students:
+            name = student.member.name
+            rows = tuple(student.history[self.told.get(name, 0) :])
+            self.told[name] = len(student.history)
+            status, reason = self._status(student)
+            progress.append(Progress(name, status, rows, reason, student.seconds))
+        return progress
+
+    def _status(self, student: Student) -> tuple[Status, str]:
+        if student.failure:
+            return "failed", student.failure
+        if student.finished:
+            return "done", ""
+        if student.member.name in self.stopped:
+            return "stopped", self.stopped[student.member.name]
+        return "running", ""

@@ -1,0 +1,274 @@
+"""A student in training: network, objective, optimiser, progress and checkpoint of one trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from kdscale.errors import UserError
+from kdscale.losses import Objective, PairShapes, TermConfig
+from kdscale.models import Network, create_model, refuse_channels_last
+from kdscale.outputs import Outputs, OutputShapes
+from kdscale.training._checkpoint import load_checkpoint, save_atomically
+from kdscale.training._group import Group
+from kdscale.training._recipe import learning_rate, make_optimizer
+from kdscale.training._spec import ModelSpec, RecipeSpec
+
+Row = dict[str, float]
+"""The metrics of one epoch, ``epoch`` included."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """What one trial of a cohort trains; everything else it shares with the others.
+
+    Attributes:
+        name: The trial's name, unique in the study; also the name of its folder.
+        ce_weight: Weight of the cross-entropy with the labels.
+        terms: The methods with their weights; empty for an undistilled student or a teacher.
+        recipe: The recipe; within a cohort only its per-student fields may differ.
+        folder: Where the trial's checkpoint and weights go.
+    """
+
+    name: str
+    ce_weight: float
+    terms: tuple[TermConfig, ...]
+    recipe: RecipeSpec
+    folder: Path
+
+
+class _Step(nn.Module):
+    """Images and teacher outputs in, losses and correct predictions out: what DDP wraps."""
+
+    def __init__(self, network: Network, objective: Objective, *, bf16: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+        self._bf16 = bf16
+
+    def forward(
+        self, images: Tensor, teacher: Outputs | None, target: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._bf16):
+            outputs = self.network.outputs(images, self.objective.needs)
+        losses = self.objective(outputs, teacher, target)
+        correct = (outputs.logits.detach().argmax(dim=1) == target).sum()
+        return losses, correct
+
+
+class Student:
+    """One trial's student with all of its state.
+
+    The student's initialisation is a function of the seed alone, so all trials of one seed start
+    from the same weights; the objective's own parameters are keyed by (seed, term name).
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        model: ModelSpec,
+        *,
+        seed: int,
+        epochs: int,
+        num_classes: int,
+        image_size: int,
+        teacher_shapes: OutputShapes | None,
+        group: Group,
+    ) -> None:
+        """Builds the student on the group's device, at epoch 0.
+
+        Raises:
+            UserError: If a method cannot serve this pair of networks, with the reason.
+        """
+        recipe = member.recipe
+        network = create_model(
+            model.model, num_classes, image_size=image_size, args=model.args, seed=seed
+        )
+        if recipe.channels_last:
+            if group.device.type == "cpu" and (reason := refuse_channels_last(network)):
+                raise UserError(f"recipe.channels_last: {reason}")
+            network = network.to(memory_format=torch.channels_last)
+        if recipe.sync_batchnorm:
+            if group.device.type != "cuda":
+                raise UserError("recipe.sync_batchnorm: SyncBatchNorm runs on GPUs only")
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        shapes = PairShapes(network.shapes, teacher_shapes or network.shapes, recipe.batch_size)
+        objective = Objective(
+            member.ce_weight, recipe.label_smoothing, member.terms, shapes, seed=seed
+        )
+        self.member = member
+        self.epochs = epochs
+        self.epoch = 0
+        self.history: list[Row] = []
+        self.seconds = 0.0
+        self.failure = ""
+        self.network = network
+        self.terms = ("loss", "ce", *(term.name for term in member.terms))
+        self._group = group
+        self._seed = seed
+        self._step = _Step(network, objective, bf16=recipe.precision == "bf16").to(group.device)
+        self._optimizer = make_optimizer(recipe, self._step)
+        self._callable: nn.Module = self._step
+        if recipe.compile:
+            self._step.compile()
+        if group.size > 1:
+            # Buffers are copied once an epoch instead of before each step: the same result,
+            # because training never reads BatchNorm's running statistics.
+            self._callable = DistributedDataParallel(self._step, broadcast_buffers=False)
+        self._sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64, device=group.device)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The teacher outputs that the objective asks for; empty without methods."""
+        return self._step.objective.needs if self.member.terms else frozenset()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are trained or the trial has failed."""
+        return bool(self.failure) or self.epoch >= self.epochs
+
+    def start_epoch(self) -> None:
+        """Sets the epoch's learning rate and forgets the sums of the last epoch."""
+        self._step.train()
+        rate = learning_rate(self.member.recipe, self.epoch + 1, self.epochs)
+        for parameters in self._optimizer.param_groups:
+            parameters["lr"] = rate
+        self._sums.zero_()
+
+    def step(self, images: Tensor, teacher: Outputs | None, target: Tensor, *, number: int) -> None:
+        """Trains on one batch.
+
+        Dropout and the like draw from a stream keyed by (seed, epoch, step, worker): never by
+        what else runs in this process, nor by how often the trial was restarted.
+
+        Args:
+            images: Normalised images ``[B, 3, H, W]``.
+            teacher: The teacher's outputs, or None without methods.
+            target: Labels ``[B]``.
+            number: Number of the step in the epoch.
+        """
+        torch.manual_seed(_stream(self._seed, self.epoch, number, self._group.rank))
+        losses, correct = self._callable(images, teacher, target)
+        self._optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        if self.member.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._step.parameters(), self.member.recipe.clip_norm)
+        self._optimizer.step()
+        parts = [losses[name].detach().double() for name in self.terms]
+        self._sums += torch.stack([*parts, correct.double() / len(target)])
+
+    def end_epoch(self, steps: int) -> Row:
+        """Returns the epoch's training metrics and counts the epoch, or records the divergence.
+
+        Args:
+            steps: Steps of the epoch.
+        """
+        means = (self._group.sum(self._sums.clone()) / (steps * self._group.size)).tolist()
+        row: Row = {"epoch": self.epoch + 1, "lr": self._optimizer.param_groups[0]["lr"]}
+        row |= {f"train_{name}": mean for name, mean in zip(self.terms, means, strict=False)}
+        row["train_accuracy"] = 100.0 * means[-1]
+        broken = [name for name in self.terms if not math.isfinite(row[f"train_{name}"])]
+        if broken:
+            # The total is broken whenever a part is: name the part.
+            part = next((name for name in broken if name != "loss"), "loss")
+            self.failure = f"diverged at epoch {self.epoch + 1} ({part} is not finite)"
+            return row
+        self._group.copy_buffers(self._step)
+        self.epoch += 1
+        return row
+
+    def save(self) -> None:
+        """Writes the checkpoint: all that a restart needs to end with the same bits.
+
+        Random streams are pure functions of (seed, epoch, step), so seed and epoch hold them.
+        """
+        if self._group.rank != 0:
+            return
+        content = {
+            "trial": self.member.name,
+            "seed": self._seed,
+            "epoch": self.epoch,
+            "history": self.history,
+            "seconds": self.seconds,
+            "step": self._step.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        save_atomically(content, checkpoint_path(self.member.folder))
+
+    def resume(self) -> bool:
+        """Loads the checkpoint if there is one, and returns whether there was."""
+        path = checkpoint_path(self.member.folder)
+        if not path.exists():
+            return False
+        saved = load_checkpoint(path, self._group.device)
+        if (saved["trial"], saved["seed"]) != (self.member.name, self._seed):
+            raise UserError(
+                f"{path}: the checkpoint must be of trial {self.member.name} under seed "
+                f"{self._seed}, but is of {saved['trial']} under seed {saved['seed']}"
+            )
+        self._step.load_state_dict(saved["step"])
+        self._optimizer.load_state_dict(saved["optimizer"])
+        self.epoch, self.history = saved["epoch"], list(saved["history"])
+        self.seconds = saved["seconds"]
+        return True
+
+    def save_network(self, model: ModelSpec, num_classes: int) -> Path:
+        """Writes the bare student without adaptors, and returns the file's path."""
+        path = student_path(self.member.folder)
+        if self._group.rank == 0:
+            save_network(self.network, model, num_classes, path, {"trial": self.member.name})
+        return path
+
+    def wait(self) -> None:
+        """Waits until every worker has come here, so that files of worker 0 are there for all."""
+        if self._group.size > 1:
+            dist.barrier()
+
+
+def save_network(
+    network: Network,
+    model: ModelSpec,
+    num_classes: int,
+    path: Path,
+    about: Mapping[str, str | float],
+) -> None:
+    """Writes a network's weights with what is needed to build it again."""
+    content = {
+        "model": model.model,
+        "args": dict(model.args),
+        "num_classes": num_classes,
+        "about": dict(about),
+        "state": network.state_dict(),
+    }
+    save_atomically(content, path)
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Returns the path of a trial's checkpoint."""
+    return folder / "checkpoint.pt"
+
+
+def student_path(folder: Path) -> Path:
+    """Returns the path of a finished trial's student."""
+    return folder / "student.pt"
+
+
+def _stream(*key: int) -> int:
+    """Returns a 63-bit seed for a random stream, mixed from a key of integers."""
+    mixed = 0x9E3779B97F4A7C15
+    for part in key:
+        mixed = (mixed ^ (part & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 % 2**64
+        mixed ^= mixed >> 29
+    return mixed >> 1
+
+
+def union_of_needs(students: Sequence[Student]) -> frozenset[str]:
+    """Returns the teacher outputs that any of the students asks for."""
+    return frozenset().union(*(student.needs for student in students))

@@ -1,0 +1,173 @@
+"""Teachers: found by their spelling in the study file, or trained, and kept by content hash."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdscale.data import TaskData
+from kdscale.errors import UserError, did_you_mean
+from kdscale.models import Network, create_model
+from kdscale.training._checkpoint import load_checkpoint
+from kdscale.training._cohort import Cohort, Progress, train_cohort
+from kdscale.training._group import Group
+from kdscale.training._spec import TaskSpec, TeacherSpec
+from kdscale.training._student import Member, save_network, student_path
+
+_PACKAGE = "package:"
+_WRAPPERS = ("state", "state_dict", "model", "network")
+"""Keys under which code bases keep the weights in a checkpoint (ours first)."""
+
+
+def load_network(path: Path, num_classes: int, image_size: int) -> Network:
+    """Returns a network that `kdscale` saved, in eval mode on the CPU.
+
+    Raises:
+        UserError: If the file is not such a checkpoint, or is of another number of classes.
+    """
+    saved = load_checkpoint(path)
+    missing = {"model", "args", "num_classes", "state"} - set(saved)
+    if missing:
+        raise UserError(f"{path}: a network's file must hold {', '.join(sorted(missing))}")
+    if saved["num_classes"] != num_classes:
+        raise UserError(
+            f"{path}: the network must have {num_classes} classes, but has {saved['num_classes']}"
+        )
+    network = create_model(
+        saved["model"], num_classes, image_size=image_size, args=saved["args"], seed=0
+    )
+    network.load_state_dict(saved["state"])
+    return network.eval()
+
+
+def load_teacher(spec: TeacherSpec, data: TaskData, folder: Path) -> Network:
+    """Returns the teacher in eval mode on the CPU, its parameters frozen.
+
+    Args:
+        spec: How the study file spells the teacher.
+        data: The task's data, for the number of classes and the image size.
+        folder: The study folder, where a trained teacher lies.
+
+    Raises:
+        UserError: If there are no weights, or they do not fit the model.
+    """
+    network = create_model(
+        spec.model,
+        data.num_classes,
+        image_size=data.image_size,
+        args=spec.args,
+        pretrained=spec.weights == "timm",
+        seed=0,
+    )
+    if spec.weights != "timm":
+        path = weights_path(spec, folder)
+        _load_weights(network, path)
+    return network.eval().requires_grad_(False)
+
+
+def weights_path(spec: TeacherSpec, folder: Path) -> Path:
+    """Returns the file of the teacher's weights: in the package, the user's, or the study's own."""
+    if spec.weights is None:
+        return trained_teacher_path(folder)
+    if not spec.weights.startswith(_PACKAGE):
+        return Path(spec.weights)
+    name = spec.weights.removeprefix(_PACKAGE)
+    shipped = Path(str(resources.files("kdscale.models") / "weights"))
+    path = shipped / f"{name}.pt"
+    if not path.exists():
+        known = [file.stem for file in shipped.glob("*.pt")]
+        raise UserError(
+            f'teacher.weights: "{spec.weights}" must name weights that kdscale ships '
+            f"({', '.join(known)}) {did_you_mean(name, known)}".rstrip()
+        )
+    return path
+
+
+def trained_teacher_path(folder: Path) -> Path:
+    """Returns where a study keeps the teacher that it trained."""
+    return student_path(folder / "teacher")
+
+
+def content_hash(state: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256 of weights, the same for the same weights whatever their file's name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def store_teacher(network: Network, spec: TeacherSpec, num_classes: int, folder: Path) -> Path:
+    """Keeps a teacher once by content hash in the study folder, and returns the file's path.
+
+    All trials, on whatever worker, load this one file.
+    """
+    name = content_hash(network.state_dict())[:16]
+    path = folder / "teachers" / f"{name}.pt"
+    if not path.exists():
+        save_network(network, spec, num_classes, path, {"weights": spec.weights or "trained here"})
+    return path
+
+
+def train_teacher(
+    task: TaskSpec, data: TaskData, folder: Path, *, epochs: int, seed: int, group: Group
+) -> Iterator[Progress]:
+    """Yields the progress of the teacher's training, with the labels alone, epoch by epoch.
+
+    It resumes from its checkpoint, and ends with the weights at `trained_teacher_path`.
+
+    Args:
+        task: The task; its teacher's recipe and epochs come first, then the arguments.
+        data: Training and validation images.
+        folder: The study folder.
+        epochs: Epochs, unless the teacher names its own.
+        seed: Fixes initialisation, data order and augmentation.
+        group: The workers.
+    """
+    member = Member(
+        "teacher", 1.0, (), task.teacher.recipe or task.recipe, trained_teacher_path(folder).parent
+    )
+    cohort = Cohort(task.teacher, (member,), seed, task.teacher.epochs or epochs)
+    for progress in train_cohort(cohort, data, None, group):
+        yield progress[0]
+
+
+def _load_weights(network: Network, path: Path) -> None:
+    if not path.exists():
+        raise UserError(
+            f"{path}: the teacher's weights must exist, but there is no such file "
+            "(name teacher.weights, or leave it out to have kdscale train the teacher)"
+        )
+    state = _find_state(load_checkpoint(path))
+    wanted = network.state_dict()
+    absent = sorted(set(wanted) - set(state))
+    unknown = sorted(set(state) - set(wanted))
+    other = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    ]
+    if absent or unknown or other:
+        parts = [
+            f"{what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+            for what, names in (("absent", absent), ("unknown", unknown), ("shape", other))
+            if names
+        ]
+        raise UserError(f"{path}: the weights must fit the teacher's model; {'; '.join(parts)}")
+    network.load_state_dict(state)
+
+
+def _find_state(saved: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the weights in a checkpoint of ours, timm, RepDistiller, mdistiller or DDP."""
+    for key in _WRAPPERS:
+        if isinstance(saved.get(key), dict):
+            saved = saved[key]
+            break
+    return {name.removeprefix("module."): value for name, value in saved.items()}
