@@ -279,7 +279,7 @@ def _tag(*items: Any, sweep: Any = None) -> Sweep:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 _FUNCTIONS: dict[str, tuple[Callable[..., Sweep], str]] = {

@@ -1,6 +1,6 @@
 """MLflow as a projection of the study: never its only copy, never in training's way."""
 
 from kdscale.tracking._tracker import Tracker, make_tracker
-from kdscale.tracking._uri import tracking_uri, ui_command
+from kdscale.tracking._uri import mlflow_environment, tracking_uri, ui_command
 
-__all__ = ["Tracker", "make_tracker", "tracking_uri", "ui_command"]
+__all__ = ["Tracker", "make_tracker", "mlflow_environment", "tracking_uri", "ui_command"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ _STATUS: dict[TrialState, str] = {
 }
 _METRICS_PER_CALL = 900
 _PAGE = 1000
+_Point = tuple[str, float, int]
 _REASON_LENGTH = 500
 _SIGNIFICANT_DIGITS = 6
 
@@ -64,6 +65,7 @@ class Projection:
         self._study = study
         self._uri = uri
         self._experiment = experiment
+        self._value_name = f"{study.mode}_{study.metric}"
         self._client: MlflowClient | None = None
         self._experiment_id = ""
         self._study_run = ""
@@ -114,7 +116,8 @@ class Projection:
         if tags.items() <= run.tags.items():
             return
         _write_parameters(client, run, trial)
-        _write_metrics(client, run, trial)
+        points = list(_points(trial, self._study.metric, self._value_name))
+        _write_metrics(client, run, points)
         _write_status(client, run, trial.state)
         # The tags say that all the rest is there, so they come last.
         client.log_batch(run.run_id, tags=_tag_list(tags))
@@ -147,7 +150,7 @@ class Projection:
             note = (
                 f"kdscale study **{study.name}**: {study.goal} {study.metric} ({study.mode}) over "
                 f"{', '.join(study.parameters) or 'no parameter'}; {study.epochs} epochs; seeds "
-                f"{seeds}. `value` is the metric of trials that trained to the last epoch."
+                f"{seeds}. Only trials that trained to the last epoch have `{self._value_name}`."
             )
             tags = {
                 "kdscale.study": study.name,
@@ -200,7 +203,7 @@ class Projection:
             "kdscale.attempt": str(trial.attempt),
             "kdscale.epochs": str(len(trial.history)),
             "kdscale.state": trial.state,
-            "kdscale.reason": trial.reason[:_REASON_LENGTH],
+            "kdscale.reason": trial.reason[:_REASON_LENGTH] or "none",
         }
 
 
@@ -216,10 +219,9 @@ def _write_parameters(client: MlflowClient, run: _Run, trial: TrialRecord) -> No
         run.params |= texts.keys()
 
 
-def _write_metrics(client: MlflowClient, run: _Run, trial: TrialRecord) -> None:
+def _write_metrics(client: MlflowClient, run: _Run, points: Sequence[_Point]) -> None:
     from mlflow.entities import Metric
 
-    points = list(_points(trial))
     if run.steps is None:
         run.steps = _last_steps(client, run.run_id, {name for name, _, _ in points})
     now = _now_ms()
@@ -234,17 +236,19 @@ def _write_metrics(client: MlflowClient, run: _Run, trial: TrialRecord) -> None:
         run.steps |= {metric.key: metric.step for metric in part}
 
 
-def _points(trial: TrialRecord) -> Iterator[tuple[str, float, int]]:
-    """Yields name, value and step of all that a trial has measured, in order of steps."""
+def _points(trial: TrialRecord, metric: str, value_name: str) -> Iterator[_Point]:
+    """Yields name, value and step of all that a trial has measured, in order of steps.
+
+    The study's metric comes first: MLflow's page for comparing runs shows the first by itself.
+    """
     for index, row in enumerate(trial.history, start=1):
         step = int(row.get("epoch", index))
-        for name, value in row.items():
-            if name != "epoch":
-                yield name, float(value), step
+        for name in sorted(row.keys() - {"epoch"}, key=lambda name: (name != metric, name)):
+            yield name, float(row[name]), step
     if trial.history:
         yield "train_seconds", trial.train_seconds, len(trial.history)
     if trial.state == "done" and trial.value is not None:
-        yield "value", trial.value, len(trial.history)
+        yield value_name, trial.value, len(trial.history)
 
 
 def _last_steps(client: MlflowClient, run_id: str, names: set[str]) -> dict[str, int]:

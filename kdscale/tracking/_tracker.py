@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Self
 
 from kdscale.records import StudyRecord, TrialRecord
 from kdscale.tracking._projection import Projection
-from kdscale.tracking._uri import be_quiet, tracking_uri, without_password
+from kdscale.tracking._uri import mlflow_environment, tracking_uri, without_password
 
 _Key = str | tuple[Path, str]
 _Job = Callable[[], None]
@@ -151,7 +152,7 @@ def make_tracker(
     """
     if not enabled:
         return Tracker(None)
-    be_quiet()
+    os.environ.update(mlflow_environment())
     where = tracking_uri(study.folder, uri)
     tracker = Tracker(Projection(study, where, experiment or study.name), where)
     for trial in (*study.trials, *study.controls):

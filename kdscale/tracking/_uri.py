@@ -17,6 +17,8 @@ _QUIET = {
     # The tracker tries again by itself; MLflow's own seven retries would only hold up the end.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # Eight processes of the UI's server that only serve what a study does not have.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 
 
@@ -52,14 +54,18 @@ def without_password(text: str, uri: str) -> str:
     return text.replace(password, "***") if password else text
 
 
-def be_quiet() -> None:
-    """Sets MLflow's environment where the user has not: no telemetry, no chatter, short waits."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+def mlflow_environment() -> dict[str, str]:
+    """Returns environment variables for MLflow: no telemetry, no chatter, short waits.
+
+    What the user has set stays as it is.
+    """
+    return {name: os.environ.get(name, value) for name, value in _QUIET.items()}
 
 
 def ui_command(study_folder: Path, uri: str | None = None, *, port: int = 5000) -> list[str]:
     """Returns the command that shows the study in MLflow's UI on this machine only.
+
+    Run it in an environment with `mlflow_environment`.
 
     Args:
         study_folder: The study folder.

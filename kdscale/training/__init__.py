@@ -1,5 +1,9 @@
 """The loop that trains students under a teacher, and the models of what it trains."""
 
+from kdscale.training._cohort import Cohort, Progress, Status, StopRule, train_cohort
+from kdscale.training._evaluate import Score, evaluate
+from kdscale.training._group import Group
+from kdscale.training._recipe import learning_rate, make_optimizer
 from kdscale.training._spec import (
     METHOD_SPECS,
     SEARCHABLE_RECIPE_FIELDS,
@@ -12,16 +16,45 @@ from kdscale.training._spec import (
     TeacherSpec,
     rule_error,
 )
+from kdscale.training._student import Member, Row, checkpoint_path, student_path
+from kdscale.training._teacher import (
+    content_hash,
+    load_network,
+    load_teacher,
+    store_teacher,
+    train_teacher,
+    trained_teacher_path,
+)
 
 __all__ = [
     "METHOD_SPECS",
     "SEARCHABLE_RECIPE_FIELDS",
+    "Cohort",
+    "Group",
+    "Member",
     "MethodSpec",
     "ModelSpec",
     "ObjectiveSpec",
+    "Progress",
     "RecipeSpec",
+    "Row",
+    "Score",
     "Spec",
+    "Status",
+    "StopRule",
     "TaskSpec",
     "TeacherSpec",
+    "checkpoint_path",
+    "content_hash",
+    "evaluate",
+    "learning_rate",
+    "load_network",
+    "load_teacher",
+    "make_optimizer",
     "rule_error",
+    "store_teacher",
+    "student_path",
+    "train_cohort",
+    "train_teacher",
+    "trained_teacher_path",
 ]

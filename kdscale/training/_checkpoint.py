@@ -14,7 +14,7 @@ from kdscale.errors import UserError
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Writes a dictionary of tensors and plain values so that a crash leaves old or new, never half.
+    """Writes tensors and plain values so that a crash leaves the old file or the new, never half.
 
     Args:
         content: Tensors, numbers, strings, and lists and dictionaries of these.

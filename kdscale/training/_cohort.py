@@ -13,7 +13,7 @@ from torch import Tensor
 from kdscale.data import Augmentation, TaskData, epoch_order, normalise
 from kdscale.errors import UserError
 from kdscale.models import Network
-from kdscale.outputs import Outputs
+from kdscale.outputs import Need, Outputs
 from kdscale.training._evaluate import evaluate
 from kdscale.training._group import Group
 from kdscale.training._spec import ModelSpec
@@ -191,7 +191,7 @@ class _Loop:
             images = images.contiguous(memory_format=torch.channels_last)
         return images, self.data.train.labels[indices].to(device, non_blocking=True)
 
-    def _teach(self, images: Tensor, needs: frozenset[str]) -> Outputs | None:
+    def _teach(self, images: Tensor, needs: frozenset[Need]) -> Outputs | None:
         if not needs or self.teacher is None:
             return None
         bf16 = self.cohort.members[0].recipe.precision == "bf16"

@@ -48,7 +48,7 @@ def evaluate(
     modes = [network.training for network in networks]
     for network in networks:
         network.eval()
-    batches = torch.arange(len(split)).split(_BATCH_SIZE)
+    batches = torch.split(torch.arange(len(split)), _BATCH_SIZE)
     with torch.inference_mode():
         for indices in batches[group.rank :: group.size]:
             images = normalise(split.gather(indices).to(group.device), data.mean, data.std)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -176,7 +178,8 @@ class TeacherSpec(ModelSpec):
 
     weights: str | None = Field(None, min_length=1)
     """Where the weights come from: ``package:NAME`` (shipped with kdscale), ``timm``
-    (pretrained), or the path of a checkpoint. If omitted, kdscale trains the teacher."""
+    (pretrained), or the path of a checkpoint, relative to the study file's folder if it is there,
+    else to the working directory. If omitted, kdscale trains the teacher."""
 
     epochs: int | None = Field(None, ge=1)
     """Epochs of the teacher's own training; default: the study's ``budget.epochs``."""
@@ -302,9 +305,6 @@ globals().update({spec.__name__: spec for spec in METHOD_SPECS.values()})
 if TYPE_CHECKING:
     AnyMethodSpec = MethodSpec
 else:
-    from functools import reduce
-    from operator import or_
-
     AnyMethodSpec = Annotated[reduce(or_, METHOD_SPECS.values()), Field(discriminator="method")]
 
 

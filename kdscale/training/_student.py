@@ -15,13 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 from kdscale.errors import UserError
 from kdscale.losses import Objective, PairShapes, TermConfig
 from kdscale.models import Network, create_model, refuse_channels_last
-from kdscale.outputs import Outputs, OutputShapes
+from kdscale.outputs import Need, Outputs, OutputShapes
 from kdscale.training._checkpoint import load_checkpoint, save_atomically
 from kdscale.training._group import Group
 from kdscale.training._recipe import learning_rate, make_optimizer
 from kdscale.training._spec import ModelSpec, RecipeSpec
 
-Row = dict[str, float]
+Row = Mapping[str, float]
 """The metrics of one epoch, ``epoch`` included."""
 
 
@@ -98,7 +98,7 @@ class Student:
         if recipe.sync_batchnorm:
             if group.device.type != "cuda":
                 raise UserError("recipe.sync_batchnorm: SyncBatchNorm runs on GPUs only")
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         shapes = PairShapes(network.shapes, teacher_shapes or network.shapes, recipe.batch_size)
         objective = Objective(
             member.ce_weight, recipe.label_smoothing, member.terms, shapes, seed=seed
@@ -125,7 +125,7 @@ class Student:
         self._sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64, device=group.device)
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[Need]:
         """The teacher outputs that the objective asks for; empty without methods."""
         return self._step.objective.needs if self.member.terms else frozenset()
 
@@ -164,14 +164,17 @@ class Student:
         parts = [losses[name].detach().double() for name in self.terms]
         self._sums += torch.stack([*parts, correct.double() / len(target)])
 
-    def end_epoch(self, steps: int) -> Row:
+    def end_epoch(self, steps: int) -> dict[str, float]:
         """Returns the epoch's training metrics and counts the epoch, or records the divergence.
 
         Args:
             steps: Steps of the epoch.
         """
         means = (self._group.sum(self._sums.clone()) / (steps * self._group.size)).tolist()
-        row: Row = {"epoch": self.epoch + 1, "lr": self._optimizer.param_groups[0]["lr"]}
+        row: dict[str, float] = {
+            "epoch": self.epoch + 1,
+            "lr": self._optimizer.param_groups[0]["lr"],
+        }
         row |= {f"train_{name}": mean for name, mean in zip(self.terms, means, strict=False)}
         row["train_accuracy"] = 100.0 * means[-1]
         broken = [name for name in self.terms if not math.isfinite(row[f"train_{name}"])]
@@ -195,7 +198,7 @@ class Student:
             "trial": self.member.name,
             "seed": self._seed,
             "epoch": self.epoch,
-            "history": self.history,
+            "history": [dict(row) for row in self.history],
             "seconds": self.seconds,
             "step": self._step.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -269,6 +272,6 @@ def _stream(*key: int) -> int:
     return mixed >> 1
 
 
-def union_of_needs(students: Sequence[Student]) -> frozenset[str]:
+def union_of_needs(students: Sequence[Student]) -> frozenset[Need]:
     """Returns the teacher outputs that any of the students asks for."""
     return frozenset().union(*(student.needs for student in students))

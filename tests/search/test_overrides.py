@@ -126,6 +126,7 @@ def test_actions_follow_hydras_grammar(
         ("x=interval(start=1,2)", "must call interval(START, END)", ""),
         ("x=interval(start=1,start=2)", "must call interval(START, END)", ""),
         ("x=range(1,1)", "a range's stop is not part of it", ""),
+        ("x=range(1,inf)", "must call range(START, STOP, STEP)", ""),
         ("x=range(1,2,0)", "must call range(START, STOP, STEP)", ""),
         ("x=choice()", "must call choice(VALUE, VALUE, ...)", ""),
         ("x=tag(lgo,interval(1,2))", "known tag, but got lgo", 'did you mean "log"?'),

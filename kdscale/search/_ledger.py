@@ -1,0 +1,351 @@
+"""The durable record of a study: Optuna's storage, and nothing beside it.
+
+Every trial is an Optuna trial from the moment it is planned. Creating one with all of its
+attributes, adding an epoch and ending one are single transactions each, so a crash at any point
+leaves a record that the next sweep continues. One process writes at a time: a lock sees to it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from kdscale.errors import UserError
+from kdscale.records import (
+    FinalEvaluation,
+    FinalScores,
+    StudyRecord,
+    TrialRecord,
+)
+from kdscale.records import TrialState as RecordState
+from kdscale.search._continue import check_same_study
+from kdscale.search._plan import CONTROL, PlannedTrial
+from kdscale.search._propose import Proposal
+from kdscale.search._study import Study
+from kdscale.search._value import trial_value
+from kdscale.search._versions import git_commit, versions
+from kdscale.training import Progress
+
+DATABASE = "study.db"
+_ENDED: dict[RecordState, TrialState] = {
+    "done": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+_RECORDED = {state: name for name, state in _ENDED.items()}
+
+
+class Ledger:
+    """A study's trials in Optuna's storage: searched ones in one Optuna study, controls in another.
+
+    Controls are kept apart because they have no parameters: one trial without them would leave
+    Optuna's samplers and plots no common search space.
+    """
+
+    def __init__(self, study: Study, storage: BaseStorage) -> None:
+        self.study = study
+        self._storage = storage
+        self._ids = {
+            control: _open_study(storage, study, control=control) for control in (False, True)
+        }
+        self._trial_ids: dict[str, int] = {}
+        self._trials: dict[str, TrialRecord] = {}
+        self._memories: dict[int, Mapping[str, Any]] = {}
+        for control, study_id in self._ids.items():
+            for frozen in storage.get_all_trials(study_id, deepcopy=False):
+                self._learn(frozen, control=control)
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """The searched trials in order of their numbers."""
+        found = [trial for trial in self._trials.values() if not trial.is_control]
+        return sorted(found, key=lambda trial: trial.number)
+
+    @property
+    def controls(self) -> list[TrialRecord]:
+        """The control trials in order of their numbers."""
+        found = [trial for trial in self._trials.values() if trial.is_control]
+        return sorted(found, key=lambda trial: trial.number)
+
+    def trial(self, name: str) -> TrialRecord:
+        """Returns a trial by name."""
+        return self._trials[name]
+
+    def by_configuration(self) -> list[list[TrialRecord]]:
+        """Returns the searched trials of each configuration, in order of configurations."""
+        found: defaultdict[int, list[TrialRecord]] = defaultdict(list)
+        for trial in self.trials:
+            if trial.configuration is not None:
+                found[trial.configuration].append(trial)
+        return [found[number] for number in sorted(found)]
+
+    def memories(self) -> list[Mapping[str, Any]]:
+        """Returns what the sampler remembered with each configuration."""
+        return [self._memories.get(number, {}) for number in range(len(self.by_configuration()))]
+
+    def cohorts(self) -> dict[str, list[TrialRecord]]:
+        """Returns every cohort's trials, ended or not, in order of creation."""
+        found: defaultdict[str, list[TrialRecord]] = defaultdict(list)
+        for trial in (*self.trials, *self.controls):
+            found[trial.cohort].append(trial)
+        return dict(found)
+
+    def add(self, planned: PlannedTrial, proposal: Proposal) -> TrialRecord:
+        """Adds a trial in one transaction, and returns it."""
+        attributes = {"seed": planned.seed, "cohort": planned.cohort}
+        control = planned.configuration == CONTROL
+        if not control:
+            attributes["configuration"] = planned.configuration
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(proposal.parameters),
+            distributions={} if control else self.study.distributions(),
+            user_attrs=attributes,
+            system_attrs=dict(proposal.memory),
+        )
+        trial_id = self._storage.create_new_trial(self._ids[control], template)
+        return self._learn(self._storage.get_trial(trial_id), control=control)
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Counts an attempt of each trial."""
+        for name in names:
+            trial = self._trials[name]
+            self._set(name, "attempt", trial.attempt + 1)
+            self._refresh(name)
+
+    def progress(self, progress: Progress) -> TrialRecord:
+        """Records a trial's new epochs and how it ended, and returns the trial.
+
+        Telling the same epochs twice changes nothing.
+        """
+        trial = self._trials[progress.name]
+        if trial.state in _ENDED:
+            return trial
+        history = {int(row["epoch"]): row for row in trial.history}
+        for row in progress.rows:
+            epoch = int(row["epoch"])
+            if epoch not in history:
+                self._storage.set_trial_intermediate_value(
+                    self._trial_ids[progress.name], epoch, row[self.study.metric.name]
+                )
+            history[epoch] = row
+        rows = tuple(history[epoch] for epoch in sorted(history))
+        self._trials[progress.name] = replace(
+            trial, state="running", history=rows, train_seconds=progress.seconds
+        )
+        match progress.status:
+            case "done":
+                return self.end(progress.name, "done", "", student=True)
+            case "stopped":
+                return self.end(progress.name, "pruned", progress.reason)
+            case "failed" if progress.reason.startswith("diverged"):
+                # A diverged trial says something about its configuration: a bad one, not a crash.
+                return self.end(progress.name, "pruned", progress.reason)
+            case "failed":
+                return self.end(progress.name, "failed", progress.reason)
+        return self._trials[progress.name]
+
+    def end(
+        self, name: str, state: RecordState, reason: str, *, student: bool = False
+    ) -> TrialRecord:
+        """Ends a trial: its attributes first, its value and state last, told once."""
+        trial = self._trials[name]
+        if trial.state in _ENDED:
+            return trial
+        self._set(name, "history", json.dumps(trial.history))
+        self._set(name, "train_seconds", trial.train_seconds)
+        self._set(name, "reason", reason)
+        if student:
+            self._set(name, "student", f"trials/{name}/student.pt")
+        value = trial_value(self.study.metric, trial.history)
+        values = None if value is None or state == "failed" else [value]
+        self._storage.set_trial_state_values(self._trial_ids[name], _ENDED[state], values)
+        self._refresh(name)
+        return self._trials[name]
+
+    def save_teacher(self, content_hash: str) -> None:
+        """Remembers the teacher by content hash, or refuses one that is not the study's.
+
+        Raises:
+            UserError: If earlier trials were distilled from another teacher.
+        """
+        known = self._storage.get_study_user_attrs(self._ids[False]).get("teacher")
+        if known is not None and known != content_hash:
+            raise UserError(
+                f"{self.study.folder}: all trials of a study must have one teacher; the earlier "
+                f"ones had {known[:16]}, but task.teacher is {content_hash[:16]} (use another "
+                "name, or --fresh to start over)"
+            )
+        self._storage.set_study_user_attr(self._ids[False], "teacher", content_hash)
+
+    def save_final(self, final: FinalEvaluation) -> None:
+        """Keeps the final evaluation."""
+        self._storage.set_study_user_attr(self._ids[False], "final", json.dumps(asdict(final)))
+
+    def record(self) -> StudyRecord:
+        """Returns the study and all of its trials."""
+        study = self.study
+        attributes = self._storage.get_study_user_attrs(self._ids[False])
+        return StudyRecord(
+            name=study.name,
+            folder=study.folder,
+            metric=study.metric.name,
+            goal=study.metric.goal,
+            mode=study.metric.mode,
+            epochs=study.budget.epochs,
+            seeds=study.seed_list,
+            rungs=study.rung_epochs,
+            parameters=tuple(axis.name for axis in study.axes),
+            study_file=study.to_yaml(),
+            trials=tuple(self.trials),
+            controls=tuple(self.controls),
+            final=_final(attributes.get("final")),
+            versions=attributes.get("versions", {}),
+            commit=attributes.get("commit", ""),
+        )
+
+    def _set(self, name: str, key: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(self._trial_ids[name], key, value)
+
+    def _refresh(self, name: str) -> None:
+        kept = self._trials[name]
+        frozen = self._storage.get_trial(self._trial_ids[name])
+        learnt = self._learn(frozen, control=kept.is_control)
+        if learnt.state not in _ENDED:  # epochs of a running trial are whole only in memory
+            self._trials[name] = replace(
+                learnt, history=kept.history, train_seconds=kept.train_seconds
+            )
+
+    def _learn(self, frozen: FrozenTrial, *, control: bool) -> TrialRecord:
+        attributes = frozen.user_attrs
+        if "history" in attributes:
+            history = tuple(json.loads(attributes["history"]))
+        else:  # still in training: the storage holds the metric alone, the checkpoint the rest
+            curve = sorted(frozen.intermediate_values.items())
+            history = tuple({"epoch": e, self.study.metric.name: value} for e, value in curve)
+        attempt = attributes.get("attempt", 0)
+        state = _RECORDED.get(frozen.state, "running" if attempt else "waiting")
+        trial = TrialRecord(
+            number=frozen.number,
+            configuration=None if control else attributes["configuration"],
+            seed=attributes["seed"],
+            parameters={name: frozen.params[name] for name in self.study.distributions()}
+            if not control
+            else {},
+            state=state,
+            value=trial_value(self.study.metric, history) if state != "failed" else None,
+            history=history,
+            cohort=attributes["cohort"],
+            reason=attributes.get("reason", ""),
+            attempt=attempt,
+            train_seconds=attributes.get("train_seconds", 0.0),
+            student=attributes.get("student"),
+        )
+        self._trials[trial.name] = trial
+        self._trial_ids[trial.name] = frozen._trial_id
+        if trial.configuration is not None and frozen.system_attrs:
+            self._memories[trial.configuration] = frozen.system_attrs
+        return trial
+
+
+def open_ledger(study: Study, *, create: bool) -> Ledger:
+    """Returns the study's ledger.
+
+    Args:
+        study: The study.
+        create: Whether to start the study if there is none.
+
+    Raises:
+        UserError: If there is no such study, or the one there is another.
+    """
+    database = study.folder / DATABASE
+    if study.storage.url is None and not database.exists() and not create:
+        raise UserError(
+            f"{study.folder}: there must be a study to read, but there is none "
+            "(kdscale sweep makes it)"
+        )
+    storage = _storage(study)
+    names = optuna.get_all_study_names(storage)
+    if study.name not in names and not create:
+        raise UserError(f"{study.storage.url}: must hold the study {study.name}, but has none")
+    return Ledger(study, storage)
+
+
+@contextmanager
+def sweep_lock(folder: Path) -> Iterator[None]:
+    """Keeps every other sweep out of a study folder.
+
+    Raises:
+        UserError: If another process sweeps this study now.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sweep.lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(
+                f"{folder}: one sweep at a time may write a study, but process "
+                f"{file.read().strip() or '?'} is at it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _storage(study: Study) -> BaseStorage:
+    if study.storage.url is not None:
+        return RDBStorage(study.storage.url)
+    study.folder.mkdir(parents=True, exist_ok=True)
+    database = study.folder / DATABASE
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+    connection.close()
+    return RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+def _open_study(storage: BaseStorage, study: Study, *, control: bool) -> int:
+    """Returns the storage's id of the study, made when missing and compared when there."""
+    name = f"{study.name}/undistilled" if control else study.name
+    if name not in optuna.get_all_study_names(storage):
+        minimize = study.metric.goal == "minimize"
+        direction = StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE
+        study_id = storage.create_new_study([direction], name)
+        storage.set_study_user_attr(study_id, "versions", versions())
+        storage.set_study_user_attr(study_id, "commit", git_commit())
+    else:
+        study_id = storage.get_study_id_from_name(name)
+    if not control:
+        attributes = storage.get_study_user_attrs(study_id)
+        wanted = study.model_dump(mode="json")
+        if "study" in attributes:
+            check_same_study(json.loads(attributes["study"]), wanted, study.folder)
+        storage.set_study_user_attr(study_id, "study", json.dumps(wanted))
+        storage.set_study_user_attr(study_id, "study_file", study.to_yaml())
+    return study_id
+
+
+def _final(text: str | None) -> FinalEvaluation | None:
+    if text is None:
+        return None
+    saved = json.loads(text)
+    scores = tuple(
+        FinalScores(s["label"], {int(seed): value for seed, value in s["accuracies"].items()})
+        for s in saved.pop("scores")
+    )
+    return FinalEvaluation(scores=scores, **saved)

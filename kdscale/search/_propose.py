@@ -1,0 +1,112 @@
+"""Configurations from Optuna's model-based samplers, as a pure function of what is known.
+
+A sampler never sees the durable study, only a copy in memory with one trial a configuration: its
+value is the mean over seeds, so the sampler models the effect of a configuration and not the
+noise of a seed. The sampler is seeded anew for each configuration number. Both make a proposal
+a function of (search.seed, number, outcomes): the same after any restart and on any cluster.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from kdscale.records import TrialRecord, Value
+from kdscale.search._study import Study
+
+_STATES = {
+    "done": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "running": TrialState.RUNNING,
+}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration and what the sampler wants to remember with it.
+
+    Attributes:
+        parameters: A value for each searched parameter.
+        memory: The sampler's own attributes (CMA-ES keeps its generation there).
+    """
+
+    parameters: Mapping[str, Value]
+    memory: Mapping[str, Any] = field(default_factory=dict)
+
+
+def propose(study: Study, known: Sequence[Sequence[TrialRecord]], number: int,
+            memories: Sequence[Mapping[str, Any]]) -> Proposal:  # fmt: skip
+    """Returns the next configuration of a search that learns from results.
+
+    Args:
+        study: The study.
+        known: The trials of each configuration so far, in order of configurations.
+        number: Number of the new configuration.
+        memories: What `Proposal.memory` held for each configuration so far.
+    """
+    baseline = study.baseline
+    if number == 0 and baseline is not None:
+        return Proposal(baseline)
+    sampler = _sampler(study, number)
+    copy = optuna.create_study(sampler=sampler, direction=study.metric.goal)
+    distributions = study.distributions()
+    for trials, memory in zip(known, memories, strict=True):
+        copy.add_trial(_outcome(study, trials, memory))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=UserWarning)
+        trial = copy.ask(distributions)
+    frozen = copy.trials[-1]
+    parameters = {name: trial.params[name] for name in distributions}
+    return Proposal(parameters, dict(frozen.system_attrs))
+
+
+def _sampler(study: Study, number: int) -> BaseSampler:
+    seed = study.search.seed * 1_000_003 + number
+    match study.search.method:
+        case "tpe":
+            return TPESampler(seed=seed, constant_liar=True)
+        case "gp":
+            return GPSampler(seed=seed)
+        case "cmaes":
+            return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        case other:
+            raise ValueError(f"{other} learns from no result: it has a design")
+
+
+def _outcome(study: Study, trials: Sequence[TrialRecord], memory: Mapping[str, Any]) -> FrozenTrial:
+    """Returns one Optuna trial that stands for a configuration under all seeds.
+
+    It is COMPLETE with the mean value if every seed trained to the end; PRUNED with the mean
+    curve up to the last epoch that all seeds reached if one was dropped or diverged; RUNNING
+    while a seed is in training; FAIL only if no seed has learnt anything about it.
+    """
+    states = {trial.state for trial in trials}
+    if states & {"waiting", "running"}:
+        state = "running"
+    elif states == {"done"}:
+        state = "done"
+    elif any(trial.history or "diverged" in trial.reason for trial in trials):
+        state = "pruned"
+    else:
+        state = "failed"
+    curves = [[row[study.metric.name] for row in trial.history] for trial in trials]
+    intermediate = {
+        epoch: fmean(values) for epoch, values in enumerate(zip(*curves, strict=False), start=1)
+    }
+    values = [trial.value for trial in trials if trial.value is not None]
+    return create_trial(
+        state=_STATES[state],
+        value=fmean(values) if state == "done" else None,
+        params=dict(trials[0].parameters),
+        distributions=study.distributions(),
+        intermediate_values=intermediate if state in ("done", "pruned") else {},
+        system_attrs=dict(memory),
+    )

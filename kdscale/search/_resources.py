@@ -1,0 +1,53 @@
+"""How many cohorts a cluster can train at once, so that no worker ever waits for another's CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kdscale.errors import UserError
+from kdscale.search._sections import ResourcesSpec
+
+_TOLERANCE = 1e-9
+
+
+def worker_bundle(resources: ResourcesSpec) -> dict[str, float]:
+    """Returns what one worker takes of a node, in Ray's spelling."""
+    bundle = {"CPU": float(resources.cpus_per_worker)}
+    if resources.gpus_per_worker:
+        bundle["GPU"] = resources.gpus_per_worker
+    return bundle
+
+
+def lanes(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Returns how many cohorts can train at once: at least one.
+
+    A cohort of several workers starts only when all of them have a place. Were more cohorts
+    started than this, each could hold some workers and wait for ever for the others.
+
+    Args:
+        resources: What a cohort asks for.
+        nodes: The resources of each node that is alive, in Ray's spelling.
+
+    Raises:
+        UserError: If not even one cohort fits, with what is asked and what is there.
+    """
+    bundle = worker_bundle(resources)
+    slots = sum(_fit(bundle, node) for node in nodes)
+    count = slots // resources.workers
+    if count == 0:
+        asked = ", ".join(f"{amount:g} {name}" for name, amount in bundle.items())
+        there = "; ".join(
+            ", ".join(f"{node.get(name, 0):g} {name}" for name in ("CPU", "GPU")) for node in nodes
+        )
+        raise UserError(
+            f"resources: the cluster must have room for {resources.workers} worker(s) of {asked} "
+            f"each, but its nodes have {there} (Ray sees no GPU that CUDA does not see; "
+            "`kdscale doctor` tells)"
+        )
+    return count
+
+
+def _fit(bundle: Mapping[str, float], node: Mapping[str, float]) -> int:
+    return min(
+        int(node.get(name, 0.0) / amount + _TOLERANCE) for name, amount in bundle.items() if amount
+    )

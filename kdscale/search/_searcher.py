@@ -1,0 +1,50 @@
+"""Ray Tune's side of the queue: a searcher whose every suggestion is a cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from kdscale.search._queue import CohortQueue
+
+
+class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
+    """Hands the queue's cohorts to Ray Tune, and what they report to the queue.
+
+    Ray's own OptunaSearch is not used: it names every study "optuna" and so merges sweeps in one
+    storage, tells pruned trials as complete, and knows no seeds.
+    """
+
+    def __init__(self, queue: CohortQueue) -> None:
+        super().__init__(metric=None, mode=None)
+        self._queue = queue
+        self._cohorts: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Returns the next cohort, None to be asked again, or FINISHED."""
+        job = self._queue.next()
+        if job is not None:
+            self._cohorts[trial_id] = job.cohort
+            return asdict(job)
+        return Searcher.FINISHED if self._queue.idle else None
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Hands a report on."""
+        self._queue.report(result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Gives the cohort back to the queue."""
+        cohort = self._cohorts.pop(trial_id, None)
+        if cohort is not None:
+            self._queue.finished(cohort, died=error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Saves nothing: the study is durable, the Tuner is disposable."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restores nothing: a new Tuner is made for what the study still misses."""

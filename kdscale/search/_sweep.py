@@ -1,0 +1,186 @@
+"""A sweep: from the study to what it still misses, through Ray Tune, and back into the study."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from kdscale.data import load_data
+from kdscale.errors import UserError
+from kdscale.records import TrialRecord
+from kdscale.search._cohort_job import Place, default_device, threads, tune_job, tune_train_job
+from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
+from kdscale.search._queue import CohortQueue
+from kdscale.search._resources import lanes, worker_bundle
+from kdscale.search._study import Study
+from kdscale.training import (
+    Group,
+    Progress,
+    content_hash,
+    load_teacher,
+    store_teacher,
+    train_teacher,
+    trained_teacher_path,
+)
+
+
+class Listener(Protocol):
+    """Whoever wants to see a sweep while it runs."""
+
+    def on_teacher(self, progress: Progress) -> None:
+        """Takes an epoch of the teacher's training."""
+
+    def on_start(self, ledger: Ledger, cohorts_at_once: int) -> None:
+        """Takes the study as the sweep finds it."""
+
+    def on_change(self, trial: TrialRecord) -> None:
+        """Takes a trial that has changed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended.
+
+    Attributes:
+        ledger: The study.
+        trained: Whether anything was trained.
+        complete: Whether every planned trial has ended.
+        stopped: Why the sweep ended before that, if it did; empty after Ctrl-C.
+    """
+
+    ledger: Ledger
+    trained: bool
+    complete: bool
+    stopped: str = ""
+
+
+def sweep(study: Study, listener: Listener) -> Outcome:
+    """Trains what the study still misses, and returns how that ended.
+
+    Calling it again continues: after Ctrl-C, after SIGKILL, after ``budget.trials`` was raised.
+
+    Raises:
+        UserError: If the study, the cluster, the data or the teacher cannot be used; what has
+            been trained by then is recorded.
+    """
+    with sweep_lock(study.folder):
+        ledger = open_ledger(study, create=True)
+        queue = CohortQueue(ledger, on_change=listener.on_change)
+        if queue.complete:
+            return Outcome(ledger, trained=False, complete=True)
+        with _ray() as nodes:
+            cohorts_at_once = lanes(study.resources, nodes)
+            teacher = _prepare_teacher(study, ledger, listener.on_teacher)
+            listener.on_start(ledger, cohorts_at_once)
+            place = Place(study, study.folder.absolute(), teacher.absolute())
+            _tune(queue, place, cohorts_at_once)
+        if queue.refused:
+            raise UserError(queue.refused)
+        return Outcome(ledger, trained=True, complete=queue.complete, stopped=queue.stopped)
+
+
+def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
+    from ray import tune
+
+    from kdscale.search._searcher import CohortSearcher
+
+    resources = place.study.resources
+    if resources.workers == 1:
+        # The cheap path: the cohort trains in Tune's own actor, which the next cohort reuses.
+        trainable = tune.with_parameters(tune_job, place=place)
+        trainable = tune.with_resources(trainable, worker_bundle(resources))
+    else:
+        # The actor only drives a TorchTrainer. It asks for no CPU, so drivers never keep one from
+        # workers; a sliver of the head node keeps them there.
+        trainable = tune.with_parameters(tune_train_job, place=place)
+        trainable = tune.with_resources(trainable, {"CPU": 0, "node:__internal_head__": 0.001})
+    scratch = place.folder / "ray"
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=CohortSearcher(queue),
+            num_samples=-1,
+            max_concurrent_trials=cohorts_at_once,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _prepare_teacher(study: Study, ledger: Ledger, on_teacher: Callable[[Progress], None]) -> Path:
+    """Returns the study's one file of the teacher, trained first if the study says so."""
+    folder = study.folder
+    data = load_data(study.task.data)
+    spec = study.task.teacher
+    if spec.weights is None and not trained_teacher_path(folder).exists():
+        for progress in _train_teacher_on_cluster(study):
+            on_teacher(progress)
+    network = load_teacher(spec, data, folder)
+    ledger.save_teacher(content_hash(network.state_dict()))
+    return store_teacher(network, spec, data.num_classes, folder)
+
+
+def _train_teacher_on_cluster(study: Study) -> Iterator[Progress]:
+    """Yields the teacher's progress, trained by one worker with a trial's resources."""
+    import ray
+
+    bundle = worker_bundle(study.resources)
+    remote = ray.remote(num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0))(_teacher_job)
+    for reference in remote.remote(study, study.folder.absolute()):
+        yield ray.get(reference)
+
+
+def _teacher_job(study: Study, folder: Path) -> Iterator[Progress]:
+    threads(study)
+    yield from train_teacher(
+        study.task,
+        load_data(study.task.data),
+        folder,
+        epochs=study.budget.epochs,
+        seed=study.seed_list[0],
+        group=Group(device=default_device()),
+    )
+
+
+@contextmanager
+def _ray() -> Iterator[list[dict[str, Any]]]:
+    """Joins the cluster of RAY_ADDRESS, or starts Ray here; yields the resources of its nodes."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+    mine = not ray.is_initialized()
+    if mine:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if "RAY_ADDRESS" not in os.environ:
+            options |= {"include_dashboard": False}
+        ray.init(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
+    try:
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # CSV, JSON and TensorBoard files of each trial: the study and MLflow hold their content.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Ray's settings for a calm terminal and a driver that does not grow."""
