@@ -1,6 +1,9 @@
 """From a study to what it shows: estimates, comparisons and the report."""
 
 from kdscale.analysis._estimate import Difference, Estimate, estimate, paired_difference
+from kdscale.analysis._final import final_evaluation
+from kdscale.analysis._format import MetricFormat
+from kdscale.analysis._format import parameters as parameters_text
 from kdscale.analysis._headline import Statement, headline
 from kdscale.analysis._report import ReportPaths, markdown, write_report
 from kdscale.analysis._summary import (
@@ -19,6 +22,7 @@ __all__ = [
     "Cost",
     "Difference",
     "Estimate",
+    "MetricFormat",
     "ReportPaths",
     "Statement",
     "best_configuration",
@@ -26,9 +30,11 @@ __all__ = [
     "cost",
     "estimate",
     "final_difference",
+    "final_evaluation",
     "headline",
     "markdown",
     "paired_difference",
+    "parameters_text",
     "summarise",
     "validation_difference",
     "write_report",

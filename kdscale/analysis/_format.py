@@ -42,6 +42,11 @@ class MetricFormat:
         """``74.31%``."""
         return self.number(value) + ("%" if self.percent else "")
 
+    def estimate(self, estimate: Estimate) -> str:
+        """``74.31% (95% interval 73.12 to 75.50, n = 3)``."""
+        known = f"95% interval {self.interval(estimate)}, " if estimate.low is not None else ""
+        return f"{self.value(estimate.mean)} ({known}n = {estimate.n})"
+
     def signed(self, value: float) -> str:
         """``+1.75``."""
         return f"{value:+.{self.decimals}f}".replace("-", _MINUS)

@@ -1,6 +1,34 @@
-"""From a study file to trials: the search space, its configurations and their order."""
+"""From a study file to trials: configurations, cohorts, Ray Tune, and the durable record."""
 
 from kdscale.search._designs import designed_configuration
+from kdscale.search._estimate_cost import Check, check
+from kdscale.search._fresh import delete_study, what_fresh_deletes
+from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
+from kdscale.search._plan import cost
+from kdscale.search._single import Single, single_trial, train_single, train_teacher
 from kdscale.search._study import Resolved, Study, load_study
+from kdscale.search._sweep import Listener, Outcome, sweep
+from kdscale.search._versions import versions
 
-__all__ = ["Resolved", "Study", "designed_configuration", "load_study"]
+__all__ = [
+    "Check",
+    "Ledger",
+    "Listener",
+    "Outcome",
+    "Resolved",
+    "Single",
+    "Study",
+    "check",
+    "cost",
+    "delete_study",
+    "designed_configuration",
+    "load_study",
+    "open_ledger",
+    "single_trial",
+    "sweep",
+    "sweep_lock",
+    "train_single",
+    "train_teacher",
+    "versions",
+    "what_fresh_deletes",
+]

@@ -37,7 +37,7 @@ from kdscale.search._propose import Proposal
 from kdscale.search._study import Study
 from kdscale.search._value import trial_value
 from kdscale.search._versions import git_commit, versions
-from kdscale.training import Progress
+from kdscale.training import Progress, teacher_path
 
 DATABASE = "study.db"
 _ENDED: dict[RecordState, TrialState] = {
@@ -67,6 +67,12 @@ class Ledger:
         for control, study_id in self._ids.items():
             for frozen in storage.get_all_trials(study_id, deepcopy=False):
                 self._learn(frozen, control=control)
+
+    @property
+    def teacher(self) -> Path | None:
+        """The study's one file of the teacher, if a sweep has prepared it."""
+        name = self._storage.get_study_user_attrs(self._ids[False]).get("teacher")
+        return teacher_path(self.study.folder, name) if name else None
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -333,10 +339,11 @@ def _open_study(storage: BaseStorage, study: Study, *, control: bool) -> int:
     if not control:
         attributes = storage.get_study_user_attrs(study_id)
         wanted = study.model_dump(mode="json")
-        if "study" in attributes:
-            check_same_study(json.loads(attributes["study"]), wanted, study.folder)
-        storage.set_study_user_attr(study_id, "study", json.dumps(wanted))
-        storage.set_study_user_attr(study_id, "study_file", study.to_yaml())
+        known = json.loads(attributes["study"]) if "study" in attributes else None
+        if known is not None:
+            check_same_study(known, wanted, study.folder)
+        if known != wanted:
+            storage.set_study_user_attr(study_id, "study", json.dumps(wanted))
     return study_id
 
 

@@ -14,18 +14,17 @@ from typing import Any, Protocol
 from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import TrialRecord
-from kdscale.search._cohort_job import Place, default_device, threads, tune_job, tune_train_job
+from kdscale.search._cohort_job import Place, tune_job, tune_train_job
 from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
 from kdscale.search._queue import CohortQueue
 from kdscale.search._resources import lanes, worker_bundle
+from kdscale.search._single import train_teacher
 from kdscale.search._study import Study
 from kdscale.training import (
-    Group,
     Progress,
     content_hash,
     load_teacher,
     store_teacher,
-    train_teacher,
     trained_teacher_path,
 )
 
@@ -71,6 +70,7 @@ def sweep(study: Study, listener: Listener) -> Outcome:
     """
     with sweep_lock(study.folder):
         ledger = open_ledger(study, create=True)
+        (study.folder / "study.yaml").write_text(study.to_yaml(), encoding="utf-8")
         queue = CohortQueue(ledger, on_change=listener.on_change)
         if queue.complete:
             return Outcome(ledger, trained=False, complete=True)
@@ -136,21 +136,15 @@ def _train_teacher_on_cluster(study: Study) -> Iterator[Progress]:
     import ray
 
     bundle = worker_bundle(study.resources)
-    remote = ray.remote(num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0))(_teacher_job)
-    for reference in remote.remote(study, study.folder.absolute()):
+    remote = ray.remote(num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0))(train_teacher)
+    for reference in remote.remote(_anchored(study)):
         yield ray.get(reference)
 
 
-def _teacher_job(study: Study, folder: Path) -> Iterator[Progress]:
-    threads(study)
-    yield from train_teacher(
-        study.task,
-        load_data(study.task.data),
-        folder,
-        epochs=study.budget.epochs,
-        seed=study.seed_list[0],
-        group=Group(device=default_device()),
-    )
+def _anchored(study: Study) -> Study:
+    """Returns the study with an absolute folder: a Ray worker has another working directory."""
+    folder = study.storage.folder.absolute()
+    return study.model_copy(update={"storage": study.storage.model_copy(update={"folder": folder})})
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from kdscale.training._teacher import (
     load_network,
     load_teacher,
     store_teacher,
+    teacher_path,
     train_teacher,
     trained_teacher_path,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "rule_error",
     "store_teacher",
     "student_path",
+    "teacher_path",
     "train_cohort",
     "train_teacher",
     "trained_teacher_path",

@@ -67,6 +67,11 @@ def load_teacher(spec: TeacherSpec, data: TaskData, folder: Path) -> Network:
     )
     if spec.weights != "timm":
         path = weights_path(spec, folder)
+        if not path.exists():
+            how = "correct teacher.weights" if spec.weights else "`kdscale teacher STUDY` trains it"
+            raise UserError(
+                f"{path}: the teacher's weights must exist, but there is no such file ({how})"
+            )
         _load_weights(network, path)
     return network.eval().requires_grad_(False)
 
@@ -104,13 +109,17 @@ def content_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def teacher_path(folder: Path, content_hash: str) -> Path:
+    """Returns where a study keeps the teacher with these contents."""
+    return folder / "teachers" / f"{content_hash[:16]}.pt"
+
+
 def store_teacher(network: Network, spec: TeacherSpec, num_classes: int, folder: Path) -> Path:
     """Keeps a teacher once by content hash in the study folder, and returns the file's path.
 
     All trials, on whatever worker, load this one file.
     """
-    name = content_hash(network.state_dict())[:16]
-    path = folder / "teachers" / f"{name}.pt"
+    path = teacher_path(folder, content_hash(network.state_dict()))
     if not path.exists():
         save_network(network, spec, num_classes, path, {"weights": spec.weights or "trained here"})
     return path
@@ -140,11 +149,6 @@ def train_teacher(
 
 
 def _load_weights(network: Network, path: Path) -> None:
-    if not path.exists():
-        raise UserError(
-            f"{path}: the teacher's weights must exist, but there is no such file "
-            "(name teacher.weights, or leave it out to have kdscale train the teacher)"
-        )
     state = _find_state(load_checkpoint(path))
     wanted = network.state_dict()
     absent = sorted(set(wanted) - set(state))

@@ -1,0 +1,251 @@
+"""The commands of `kdscale`. Each one reads its arguments, calls the library, and shows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from kdscale import __version__
+from kdscale.errors import UserError
+
+if TYPE_CHECKING:  # importing torch takes seconds: each command imports what it needs
+    from collections.abc import Mapping
+
+    from kdscale.analysis import ReportPaths
+    from kdscale.records import StudyRecord
+    from kdscale.search import Study
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Search the loss weights of knowledge distillation, and know whether the difference "
+    "is real.",
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+StudyPath = Annotated[Path, typer.Argument(help="A study file, or the folder of a study.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Overrides such as [bold]alpha=interval(0,14)[/] or [bold]budget.trials=20[/]."
+    ),
+]
+
+_BAD_INPUT = 2
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+@app.command()
+def check(study: StudyPath, overrides: Overrides = None) -> None:
+    """Show the plan: configurations, seeds, cohorts, epochs and expected cost. Trains nothing."""
+    from kdscale.search import check as check_study
+    from kdscale.terminal import plan_view
+
+    loaded = _load(study, overrides)
+    console.print(plan_view(loaded, check_study(loaded)))
+
+
+@app.command()
+def sweep(
+    study: StudyPath,
+    overrides: Overrides = None,
+    fresh: Annotated[bool, typer.Option(help="Delete the study's record and start over.")] = False,
+    yes: Annotated[bool, typer.Option(help="With --fresh: delete without asking.")] = False,
+) -> None:
+    """Search: train what the study still misses, then write its report. Run again to continue."""
+    from kdscale.search import sweep as run_sweep
+    from kdscale.terminal import SweepView
+    from kdscale.workflow import TrackedView, finish
+
+    loaded = _load(study, overrides)
+    if fresh:
+        _start_over(loaded, yes=yes)
+    command = _command("sweep", study, overrides)
+    view = TrackedView(loaded, SweepView(console))
+    try:
+        with view:
+            outcome = run_sweep(loaded, view)
+    except KeyboardInterrupt:
+        view.close()
+        console.print(f"\nstopped; everything so far is kept. To continue:\n  {command}")
+        raise typer.Exit(_INTERRUPTED) from None
+    record = outcome.ledger.record()
+    if not outcome.trained:
+        console.print(
+            f"nothing to train: all {len(record.trials)} trials of {record.name} have ended"
+        )
+    paths, record = finish(loaded, outcome.ledger)
+    view.attach(record, paths)
+    if problem := view.close():
+        errors.print(f"[yellow]{escape(problem)}[/]")
+    if not outcome.complete:
+        why = f" ({outcome.stopped})" if outcome.stopped else ""
+        console.print(f"not complete{why}; everything so far is kept. To continue:\n  {command}")
+    _show_report(record, paths)
+    if record.trials and all(trial.state == "failed" for trial in record.trials):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    study: StudyPath,
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option(help="Seed of the trial.")] = 0,
+) -> None:
+    """Train one trial in the foreground, without Ray: kdscale train STUDY alpha=9 depth=7."""
+    from kdscale.analysis import parameters_text
+    from kdscale.search import single_trial, train_single
+
+    loaded = _load(study, overrides)
+    single = single_trial(loaded, seed)
+    if single.defaults:
+        values = {name: single.values[name] for name in single.defaults}
+        console.print(f"not given, so at their defaults: {parameters_text(values)}")
+    progress = None
+    for progress in train_single(loaded, single):
+        for row in progress.rows:
+            console.print(_epoch_line(row, loaded.budget.epochs))
+    if progress is not None and progress.status == "failed":
+        raise UserError(f"the trial failed: {progress.reason}")
+    console.print(f"student: {single.student}")
+
+
+@app.command()
+def teacher(
+    study: StudyPath,
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the weights here.")] = None,
+) -> None:
+    """Train the study's teacher, or score the one that it names on the validation split."""
+    from kdscale.workflow import teacher_score, train_study_teacher
+
+    loaded = _load(study, overrides)
+    spec = loaded.task.teacher
+    if spec.weights is None:
+        for progress in train_study_teacher(loaded):
+            for row in progress.rows:
+                console.print(_epoch_line(row, spec.epochs or loaded.budget.epochs))
+            if progress.status == "failed":
+                raise UserError(f"the teacher failed: {progress.reason}")
+    score, path = teacher_score(loaded, output)
+    console.print(f"{spec.model}: validation accuracy {score.accuracy:.2f}%\nweights: {path}")
+
+
+@app.command()
+def report(study: StudyPath, overrides: Overrides = None) -> None:
+    """Write the report of a study, finished or not: HTML, CSV and Markdown."""
+    from kdscale.search import open_ledger
+    from kdscale.workflow import finish
+
+    loaded = _load(study, overrides)
+    paths, record = finish(loaded, open_ledger(loaded, create=False))
+    _show_report(record, paths)
+
+
+@app.command()
+def ui(
+    study: StudyPath,
+    overrides: Overrides = None,
+    port: Annotated[int, typer.Option(help="Port of the web page.")] = 5000,
+) -> None:
+    """Open MLflow's user interface on a study, on this machine's loopback address."""
+    from kdscale.tracking import mlflow_environment, tracking_uri, ui_command
+
+    loaded = _load(study, overrides)
+    uri = loaded.tracking.uri
+    if uri is None and not loaded.folder.exists():
+        raise UserError(
+            f"{loaded.folder}: there must be a study to look at (kdscale sweep makes it)"
+        )
+    console.print(f"MLflow on {tracking_uri(loaded.folder, uri)}: http://127.0.0.1:{port}/")
+    command = ui_command(loaded.folder, uri, port=port)
+    raise typer.Exit(subprocess.call(command, env={**os.environ, **mlflow_environment()}))
+
+
+@app.command()
+def methods() -> None:
+    """List the methods: hyperparameters, defaults, paper."""
+    from kdscale.losses import METHODS
+    from kdscale.terminal import methods_table
+
+    console.print(methods_table(METHODS))
+
+
+@app.command()
+def doctor() -> None:
+    """Check versions, devices, Ray and disk; say what is wrong and how to mend it."""
+    from kdscale.terminal import doctor_view, examine
+
+    findings = examine(Path.cwd())
+    console.print(doctor_view(findings))
+    if any(finding.wrong for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        console.print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line; a user's error is one plain message and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"[red]error[/] {escape(str(error))}")
+        sys.exit(_BAD_INPUT)
+
+
+def _load(path: Path, overrides: list[str] | None) -> Study:
+    from kdscale.workflow import load
+
+    return load(path, overrides or [])
+
+
+def _start_over(study: Study, *, yes: bool) -> None:
+    from kdscale.search import delete_study, sweep_lock, what_fresh_deletes
+
+    lines = what_fresh_deletes(study)
+    if not lines:
+        return
+    listed = "\n".join(f"  {line}" for line in lines)
+    console.print(f"--fresh deletes:\n{escape(listed)}")
+    if not yes and not (sys.stdin.isatty() and typer.confirm("Delete these?")):
+        raise UserError("--fresh: nothing was deleted (answer y, or add --yes)")
+    with sweep_lock(study.folder):
+        delete_study(study)
+
+
+def _epoch_line(row: Mapping[str, float], epochs: int) -> str:
+    return (
+        f"epoch {row['epoch']:>3g}/{epochs}  lr {row['lr']:.4f}  "
+        f"train loss {row['train_loss']:.3f}  validation {row['val_accuracy']:.2f}%"
+    )
+
+
+def _show_report(record: StudyRecord, paths: ReportPaths) -> None:
+    from kdscale.analysis import headline
+
+    for statement in headline(record):
+        console.print(escape(statement.text))
+    console.print(f"report: {paths.html}", soft_wrap=True)
+
+
+def _command(name: str, study: Path, overrides: list[str] | None) -> str:
+    quoted = [f"'{word}'" if set(word) & set("()[]{},*~ ") else word for word in overrides or ()]
+    return " ".join(["kdscale", name, str(study), *quoted])

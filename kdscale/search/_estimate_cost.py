@@ -1,0 +1,164 @@
+"""What a study will cost, and whether its configurations can be trained at all."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from kdscale.data import Augmentation, TaskData, load_data, normalise
+from kdscale.losses import METHODS, PairShapes
+from kdscale.models import Network, count_parameters, create_model, multiply_accumulates
+from kdscale.records import Value
+from kdscale.search._plan import cost, generations
+from kdscale.search._study import Study
+from kdscale.training import ModelSpec
+
+_TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """One network's size.
+
+    Attributes:
+        name: Its name in the study file, with arguments.
+        parameters: Number of parameters.
+        macs: Multiply-accumulates of one forward pass of one image.
+    """
+
+    name: str
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `kdscale check` shows.
+
+    Attributes:
+        teacher: The teacher.
+        student: The student.
+        train_images: Images an epoch.
+        validation_images: Images that trials are compared on.
+        student_epochs: Epochs of training, summed over trials and controls.
+        without_rungs: The same if no rung dropped anything.
+        teacher_epochs: Epochs of teacher passes.
+        cohorts: Cohorts of searched trials.
+        generations: Times that configurations are asked for.
+        cpu_hours: Expected hours of one worker on this machine, from a few timed steps.
+        refused: Configurations at the ends of the search space that a method refuses, and why.
+    """
+
+    teacher: NetworkFacts
+    student: NetworkFacts
+    train_images: int
+    validation_images: int
+    student_epochs: int
+    without_rungs: int
+    teacher_epochs: int
+    cohorts: int
+    generations: int
+    cpu_hours: float
+    refused: tuple[str, ...]
+
+
+def check(study: Study) -> Check:
+    """Returns what a study would train and cost, from a few timed steps on this machine.
+
+    Loads training and validation data and builds both networks with random weights; trains
+    nothing and writes nothing.
+
+    Raises:
+        UserError: If data or networks cannot be had.
+    """
+    data = load_data(study.task.data)
+    teacher = _network(study.task.teacher, data)
+    student = _network(study.task.student, data)
+    costs = cost(study)
+    student_seconds, teacher_seconds = _epoch_seconds(study, data, student, teacher)
+    seconds = costs.student_epochs * student_seconds + costs.teacher_epochs * teacher_seconds
+    return Check(
+        teacher=_facts(study.task.teacher, teacher, data),
+        student=_facts(study.task.student, student, data),
+        train_images=len(data.train),
+        validation_images=len(data.validation),
+        student_epochs=costs.student_epochs,
+        without_rungs=costs.without_rungs,
+        teacher_epochs=costs.teacher_epochs,
+        cohorts=costs.cohorts,
+        generations=generations(study),
+        cpu_hours=seconds / 3600.0,
+        refused=tuple(_refusals(study, student, teacher)),
+    )
+
+
+def _network(spec: ModelSpec, data: TaskData) -> Network:
+    return create_model(
+        spec.model, data.num_classes, image_size=data.image_size, args=spec.args, seed=0
+    )
+
+
+def _facts(spec: ModelSpec, network: Network, data: TaskData) -> NetworkFacts:
+    args = ", ".join(f"{name}={value}" for name, value in spec.args.items())
+    name = f"{spec.model} ({args})" if args else spec.model
+    macs = multiply_accumulates(network, data.image_size)
+    return NetworkFacts(name, count_parameters(network), macs)
+
+
+def _epoch_seconds(
+    study: Study, data: TaskData, student: Network, teacher: Network
+) -> tuple[float, float]:
+    """Returns the seconds of one student's epoch and of one epoch of teacher passes."""
+    batch_size = min(study.task.recipe.batch_size, len(data.train))
+    indices = torch.arange(batch_size)
+    augmentation = Augmentation(data.augmentation, data.image_size)
+    images = augmentation.apply(data.train.gather(indices), augmentation.views(0, 1, indices))
+    inputs = normalise(images, data.mean, data.std)
+    target = data.train.labels[indices]
+    teacher.eval()
+
+    def train() -> None:
+        torch.nn.functional.cross_entropy(student(inputs), target).backward()
+
+    def teach() -> None:
+        with torch.no_grad():
+            teacher(inputs)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(study.resources.cpus_per_worker)
+    steps = len(data.train) // batch_size
+    seconds = _median_seconds(train) * steps, _median_seconds(teach) * steps
+    torch.set_num_threads(threads)
+    return seconds
+
+
+def _median_seconds(step: Callable[[], None]) -> float:
+    step()  # the first one allocates
+    taken = []
+    for _ in range(_TIMED_STEPS):
+        started = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def _refusals(study: Study, student: Network, teacher: Network) -> list[str]:
+    """Returns why methods refuse the ends of the search space, each reason once."""
+    shapes = PairShapes(student.shapes, teacher.shapes, study.task.recipe.batch_size)
+    reasons: dict[str, None] = {}
+    for values in _ends(study):
+        for term in study.resolve(values).terms:
+            if why := METHODS[term.method].refuse(shapes, term.hyperparameters):
+                reasons[f"{term.name}: {why}"] = None
+    return list(reasons)
+
+
+def _ends(study: Study) -> list[dict[str, Value]]:
+    """Returns configurations that hold the lowest and the highest value of each parameter."""
+    lowest = {axis.name: axis.draw(0.0) for axis in study.axes}
+    highest = {axis.name: axis.draw(1.0 - 1e-9) for axis in study.axes}
+    return [lowest, highest]

@@ -1,0 +1,63 @@
+"""Starting a study over: what that deletes, said before it is done."""
+
+from __future__ import annotations
+
+import shutil
+
+import optuna
+from optuna.storages import RDBStorage
+
+from kdscale.search._ledger import DATABASE
+from kdscale.search._study import Study
+
+_OWNED = (
+    f"{DATABASE}*",
+    "study.yaml",
+    "sweep.lock",
+    "trials",
+    "teacher",
+    "teachers",
+    "single",
+    "ray",
+    "report.*",
+    "mlflow.*",
+    "mlartifacts",
+)
+_MEBIBYTE = 2**20
+
+
+def what_fresh_deletes(study: Study) -> list[str]:
+    """Returns a line for each thing of the study that starting over deletes; empty if none."""
+    lines = []
+    for pattern in _OWNED:
+        for path in sorted(study.folder.glob(pattern)):
+            files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+            size = sum(file.stat().st_size for file in files) / _MEBIBYTE
+            about = f"{len(files)} files, " if path.is_dir() else ""
+            lines.append(f"{path} ({about}{size:.1f} MiB)")
+    if study.storage.url is not None:
+        storage = RDBStorage(study.storage.url)
+        for name in _names(study):
+            if name in optuna.get_all_study_names(storage):
+                trials = len(storage.get_all_trials(storage.get_study_id_from_name(name)))
+                lines.append(f'study "{name}" in the storage ({trials} trials)')
+    return lines
+
+
+def delete_study(study: Study) -> None:
+    """Deletes what `what_fresh_deletes` lists, and nothing else in the study folder."""
+    if study.storage.url is not None:
+        storage = RDBStorage(study.storage.url)
+        for name in _names(study):
+            if name in optuna.get_all_study_names(storage):
+                optuna.delete_study(study_name=name, storage=storage)
+    for pattern in _OWNED:
+        for path in study.folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _names(study: Study) -> tuple[str, str]:
+    return study.name, f"{study.name}/undistilled"

@@ -1,0 +1,116 @@
+"""One trial in the foreground, without Ray: for a first look, and for debugging."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdscale.data import load_data
+from kdscale.records import Value
+from kdscale.search._axes import Axis
+from kdscale.search._cohort_job import default_device, threads
+from kdscale.search._study import Study
+from kdscale.training import (
+    Cohort,
+    Group,
+    Member,
+    Progress,
+    load_teacher,
+    student_path,
+    train_cohort,
+)
+from kdscale.training import train_teacher as train_task_teacher
+
+
+@dataclass(frozen=True)
+class Single:
+    """One trial to train in this process.
+
+    Attributes:
+        values: A value for each searched parameter.
+        defaults: The parameters that nobody gave a value, and that took the baseline's or the
+            method's default.
+        seed: The seed.
+        folder: Where its checkpoint and its student go.
+    """
+
+    values: Mapping[str, Value]
+    defaults: tuple[str, ...]
+    seed: int
+    folder: Path
+
+    @property
+    def student(self) -> Path:
+        """The trained student's file."""
+        return student_path(self.folder)
+
+
+def single_trial(study: Study, seed: int) -> Single:
+    """Returns the trial of a study whose parameters are all fixed, or else at their defaults.
+
+    A parameter that is still searched takes the value of ``search.baseline``, or else the default
+    that it would have if it were not searched. The same values under the same seed share a folder, so training
+    that was stopped goes on.
+
+    Args:
+        study: The study; overrides such as ``alpha=9`` have fixed what they name.
+        seed: The seed.
+    """
+    values = dict(study.baseline or {})
+    for axis in study.axes:
+        values.setdefault(axis.name, axis.cast(_default(study, axis)))
+    resolved = study.resolve(values)
+    identity = json.dumps(
+        [resolved.ce_weight, repr(resolved.terms), resolved.recipe.model_dump(), seed]
+    )
+    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return Single(
+        values, tuple(axis.name for axis in study.axes), seed, study.folder / "single" / key
+    )
+
+
+def train_single(study: Study, single: Single) -> Iterator[Progress]:
+    """Yields the trial's progress, epoch by epoch; goes on from its checkpoint if there is one.
+
+    Raises:
+        UserError: If data, teacher or recipe cannot be used, or a method refuses the pair.
+    """
+    threads(study)
+    data = load_data(study.task.data)
+    group = Group(device=default_device())
+    teacher = load_teacher(study.task.teacher, data, study.folder).to(group.device)
+    resolved = study.resolve(single.values)
+    member = Member(
+        single.folder.name, resolved.ce_weight, resolved.terms, resolved.recipe, single.folder
+    )
+    cohort = Cohort(study.task.student, (member,), single.seed, study.budget.epochs)
+    for progress in train_cohort(cohort, data, teacher, group):
+        yield progress[0]
+
+
+def train_teacher(study: Study) -> Iterator[Progress]:
+    """Yields the progress of the study's own teacher, trained in this process, epoch by epoch."""
+    threads(study)
+    yield from train_task_teacher(
+        study.task,
+        load_data(study.task.data),
+        study.folder,
+        epochs=study.budget.epochs,
+        seed=study.seed_list[0],
+        group=Group(device=default_device()),
+    )
+
+
+def _default(study: Study, axis: Axis) -> Value:
+    """Returns the value of a searched parameter as if it were not searched."""
+    owner, name = axis.target.owner, axis.target.hyperparameter.name
+    if owner == "":
+        return study.objective.ce_weight
+    if owner == "recipe":
+        value = getattr(study.task.recipe, name)
+        return axis.target.hyperparameter.default if value is None else value
+    method = next(method for method in study.objective.methods if method.label == owner)
+    return (method.hyperparameters | {"weight": method.weight})[name]

@@ -1,0 +1,64 @@
+"""What a study would do, before it does it."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from kdscale.search import Check, Study
+
+_MILLION = 1e6
+
+
+def plan_view(study: Study, check: Check) -> Table:
+    """Returns the plan as a table of two columns."""
+    table = Table(box=None, show_header=False, padding=(0, 1), show_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    resources = study.resources
+    seeds = study.seed_list
+    rows = {
+        "study": f"{study.name}, in {study.folder}",
+        "data": f"{study.task.data.name}: {check.train_images:,} training and "
+        f"{check.validation_images:,} validation images (the test set is left for the report)",
+        "teacher": _network(check.teacher.name, check.teacher.parameters, check.teacher.macs),
+        "student": _network(check.student.name, check.student.parameters, check.student.macs),
+        "objective": " + ".join(
+            [f"{study.objective.ce_weight:g} × cross-entropy"]
+            + [f"{method.weight:g} × {method.label}" for method in study.objective.methods]
+        ),
+        "searched": ", ".join(axis.name for axis in study.axes) or "nothing: all is fixed",
+        "search": f"{study.search.method}, {study.configurations} configurations × {len(seeds)} "
+        f"seeds = {study.trials} trials"
+        + (f" + {len(seeds)} undistilled" if study.undistilled else ""),
+        "cohorts": f"{check.cohorts} of up to {study.cohort_size} trials, in {check.generations} "
+        "generation(s)",
+        "epochs": _epochs(study, check),
+        "workers": f"{resources.workers} per cohort, each with {resources.cpus_per_worker} CPU(s) "
+        f"and {resources.gpus_per_worker:g} GPU(s)",
+        "expected": f"{_duration(check.cpu_hours)} of one worker like this machine's CPU; "
+        "divide by the cohorts that run at once",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    for reason in check.refused:
+        table.add_row("[red]refused[/]", f"part of the search space: {reason}")
+    return table
+
+
+def _network(name: str, parameters: int, macs: int) -> str:
+    return f"{name}: {parameters:,} parameters, {macs / _MILLION:,.1f} M multiply-accumulates"
+
+
+def _epochs(study: Study, check: Check) -> str:
+    text = f"{study.budget.epochs} a trial; {check.student_epochs} of students in all"
+    if study.rung_epochs:
+        rungs = ", ".join(map(str, study.rung_epochs))
+        text += f" ({check.without_rungs} without rungs; rungs after epoch {rungs})"
+    return f"{text}, {check.teacher_epochs} of the teacher's passes"
+
+
+def _duration(hours: float) -> str:
+    minutes = hours * 60.0
+    if minutes < 1.0:
+        return f"{minutes * 60.0:.0f} s"
+    return f"{minutes:.0f} min" if hours < 3.0 else f"{hours:.1f} h"

@@ -1,0 +1,172 @@
+"""A sweep while it runs: a live view in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from kdscale.analysis import (
+    ConfigurationSummary,
+    MetricFormat,
+    best_configuration,
+    parameters_text,
+)
+from kdscale.records import TrialRecord
+from kdscale.search import Ledger, Study, cost
+from kdscale.training import Progress
+
+_ENDED = ("done", "pruned", "failed")
+_LINE_SECONDS = 20.0
+_REFRESH_A_SECOND = 4
+
+
+class SweepView:
+    """Shows a sweep: what runs, the best so far with its interval, trials done, time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(
+            console=console, get_renderable=self._render, refresh_per_second=_REFRESH_A_SECOND
+        )
+        self._ledger: Ledger | None = None
+        self._trials: dict[str, TrialRecord] = {}
+        self._best: ConfigurationSummary | None = None
+        self._started = time.monotonic()
+        self._epochs_before = 0
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def on_teacher(self, progress: Progress) -> None:
+        """Prints an epoch of the teacher."""
+        for row in progress.rows:
+            self._console.print(
+                f"teacher: epoch {row['epoch']:g}, validation {row['val_accuracy']:.1f}%"
+            )
+
+    def on_start(self, ledger: Ledger, cohorts_at_once: int) -> None:
+        """Prints what is left to do and begins to measure the time."""
+        study = ledger.study
+        ended = sum(trial.state in _ENDED for trial in (*ledger.trials, *ledger.controls))
+        self._console.print(
+            f"[bold]{escape(study.name)}[/]: {study.configurations} configurations × "
+            f"{len(study.seed_list)} seeds = {study.trials} trials"
+            + (f" + {len(study.seed_list)} undistilled" if study.undistilled else "")
+            + (f", {ended} ended before" if ended else "")
+            + f"; {cohorts_at_once} cohort(s) at once"
+        )
+        self._trials = {trial.name: trial for trial in (*ledger.trials, *ledger.controls)}
+        self._ledger = ledger
+        self._started = time.monotonic()
+        self._epochs_before = self._epochs()
+        self._find_best()
+
+    def on_change(self, trial: TrialRecord) -> None:
+        """Takes a trial's change; where there is no live view, prints a line now and then."""
+        before = self._trials.get(trial.name)
+        self._trials[trial.name] = trial
+        if self._ledger is None:
+            return
+        if before is None or before.state != trial.state:
+            self._find_best()
+        if trial.state == "failed" and (before is None or before.state != "failed"):
+            self._console.print(f"[red]failed[/] {trial.name}: {escape(trial.reason)}")
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            self._console.print(self._status_line(), highlight=False)
+
+    def _render(self) -> RenderableType:
+        if self._ledger is None:
+            return "starting Ray …" if not self._trials else "preparing teacher and workers …"
+        rows = [self._bar(), *self._cohort_lines(), self._best_line()]
+        return Group(*rows)
+
+    def _bar(self) -> RenderableType:
+        table = Table.grid(padding=(0, 1))
+        total = self._total()
+        bar = ProgressBar(total=total, completed=min(self._epochs(), total), width=24)
+        table.add_row(bar, self._status_line())
+        return table
+
+    def _status_line(self) -> str:
+        counts = [sum(t.state == state for t in list(self._trials.values())) for state in _ENDED]
+        parts = [f"{count} {state}" for count, state in zip(counts, _ENDED, strict=True) if count]
+        planned = self._planned_trials()
+        return (
+            f"{sum(counts)}/{planned} trials ended"
+            + (f" ({', '.join(parts)})" if parts else "")
+            + f", {self._time_left()}"
+        )
+
+    def _cohort_lines(self) -> list[str]:
+        running = [trial for trial in list(self._trials.values()) if trial.state == "running"]
+        epochs = self._study.budget.epochs
+        lines = []
+        for cohort in dict.fromkeys(trial.cohort for trial in running):
+            members = [trial for trial in running if trial.cohort == cohort]
+            epoch = min(len(trial.history) for trial in members)
+            leader = self._leader(members)
+            lines.append(f"  {cohort}: {len(members)} student(s), epoch {epoch}/{epochs}{leader}")
+        return lines
+
+    def _leader(self, members: Sequence[TrialRecord]) -> str:
+        metric = self._study.metric
+        known = [trial for trial in members if trial.history]
+        if not known:
+            return ""
+        sign = 1 if metric.goal == "maximize" else -1
+        best = max(known, key=lambda trial: sign * trial.history[-1][metric.name])
+        return f", ahead: {best.name} {best.history[-1][metric.name]:.2f}"
+
+    def _best_line(self) -> str:
+        if self._best is None or self._best.estimate is None:
+            return "  best so far: none has trained to the last epoch"
+        value = MetricFormat(self._study.metric.name).estimate(self._best.estimate)
+        return f"  best so far: {value}\n    {parameters_text(self._best.parameters)}"
+
+    def _time_left(self) -> str:
+        trained = self._epochs() - self._epochs_before
+        seconds = time.monotonic() - self._started
+        if trained <= 0:
+            return "time left: measuring"
+        left = max(0, self._total() - self._epochs()) * seconds / trained
+        return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"
+
+    def _epochs(self) -> int:
+        return sum(len(trial.history) for trial in list(self._trials.values()))
+
+    def _total(self) -> int:
+        return cost(self._study).student_epochs
+
+    def _planned_trials(self) -> int:
+        study = self._study
+        return study.trials + (len(study.seed_list) if study.undistilled else 0)
+
+    @property
+    def _study(self) -> Study:
+        assert self._ledger is not None, "on_start comes first"
+        return self._ledger.study
+
+    def _find_best(self) -> None:
+        assert self._ledger is not None, "on_start comes first"
+        self._best = best_configuration(self._ledger.record())

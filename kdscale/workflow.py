@@ -1,0 +1,128 @@
+"""What a command does across packages: search, then analysis, with tracking beside them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kdscale.analysis import ReportPaths, final_evaluation, write_report
+from kdscale.data import load_data
+from kdscale.errors import UserError
+from kdscale.records import StudyRecord, TrialRecord
+from kdscale.search import Ledger, Study, load_study
+from kdscale.search import train_teacher as train_study_teacher
+from kdscale.terminal import SweepView
+from kdscale.tracking import Tracker, make_tracker
+from kdscale.training import Progress, Score, evaluate, load_teacher, store_teacher
+
+STUDY_FILE = "study.yaml"
+
+__all__ = ["TrackedView", "finish", "load", "teacher_score", "train_study_teacher"]
+
+
+def load(path: Path, overrides: list[str]) -> Study:
+    """Returns the study of a study file, or of a study folder that a sweep has made.
+
+    Raises:
+        UserError: If the path is neither.
+    """
+    if not path.is_dir():
+        return load_study(path, overrides)
+    file = path / STUDY_FILE
+    if not file.exists():
+        raise UserError(
+            f"{path}: must be a study file or the folder of a study, but has no {file.name}"
+        )
+    place = str(path.resolve().parent).replace("'", "\\'")
+    return load_study(file, [f"storage.folder='{place}'", *overrides])
+
+
+def finish(study: Study, ledger: Ledger) -> tuple[ReportPaths, StudyRecord]:
+    """Returns the report's files and the study with its final evaluation.
+
+    Reads the test set if the chosen configuration has not been evaluated on it yet.
+    """
+    record = ledger.record()
+    if ledger.teacher is not None:
+        final = final_evaluation(record, study.task, ledger.teacher)
+        if final is not None and final != record.final:
+            ledger.save_final(final)
+            record = ledger.record()
+    return write_report(record, study.folder), record
+
+
+def teacher_score(study: Study, output: Path | None) -> tuple[Score, Path]:
+    """Returns the teacher's score on the validation split, and the file of its weights.
+
+    Args:
+        study: The study.
+        output: Where to copy the weights, or None.
+    """
+    data = load_data(study.task.data)
+    network = load_teacher(study.task.teacher, data, study.folder)
+    score = evaluate([network], data.validation, data)[0]
+    path = store_teacher(network, study.task.teacher, data.num_classes, study.folder)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, output)
+        path = output
+    return score, path
+
+
+class TrackedView:
+    """Shows a sweep, and sends what it shows to MLflow as well."""
+
+    def __init__(self, study: Study, view: SweepView) -> None:
+        self._study = study
+        self._view = view
+        self._tracker: Tracker | None = None
+
+    def __enter__(self) -> Self:
+        self._view.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._view.__exit__(kind, error, traceback)
+
+    def on_teacher(self, progress: Progress) -> None:
+        """Shows an epoch of the teacher."""
+        self._view.on_teacher(progress)
+
+    def on_start(self, ledger: Ledger, cohorts_at_once: int) -> None:
+        """Shows the study as it stands, and starts to track it."""
+        self._view.on_start(ledger, cohorts_at_once)
+        self._open(ledger.record())
+
+    def on_change(self, trial: TrialRecord) -> None:
+        """Shows and tracks a trial."""
+        self._view.on_change(trial)
+        if self._tracker is not None:
+            self._tracker.update(trial)
+
+    def attach(self, record: StudyRecord, paths: ReportPaths) -> None:
+        """Adds the report to MLflow; where nothing was trained, also what MLflow may lack."""
+        tracker = self._open(record)
+        for path in (paths.html, paths.csv, paths.md):
+            tracker.log_file(path)
+
+    def close(self) -> str:
+        """Gives MLflow what it has not got yet, and returns what went wrong with that, if any."""
+        if self._tracker is None:
+            return ""
+        self._tracker.close()
+        return self._tracker.problem
+
+    def _open(self, record: StudyRecord) -> Tracker:
+        tracking = self._study.tracking
+        if self._tracker is None:
+            self._tracker = make_tracker(
+                record, tracking.uri, tracking.experiment or "", tracking.mlflow
+            )
+        return self._tracker
