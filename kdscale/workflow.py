@@ -32,9 +32,7 @@ def load(path: Path, overrides: list[str]) -> Study:
         return load_study(path, overrides)
     file = path / STUDY_FILE
     if not file.exists():
-        raise UserError(
-            f"{path}: must be a study file or the folder of a study, but has no {file.name}"
-        )
+        raise UserError(f"{path}: must be a study file, or a study folder with {STUDY_FILE} in it")
     place = str(path.resolve().parent).replace("'", "\\'")
     return load_study(file, [f"storage.folder='{place}'", *overrides])
 

@@ -122,7 +122,7 @@ def _epoch_seconds(
     teacher.eval()
 
     def train() -> None:
-        torch.nn.functional.cross_entropy(student(inputs), target).backward()
+        torch.autograd.backward(torch.nn.functional.cross_entropy(student(inputs), target))
 
     def teach() -> None:
         with torch.no_grad():

@@ -58,8 +58,10 @@ def propose(study: Study, known: Sequence[Sequence[TrialRecord]], number: int,
     sampler = _sampler(study, number)
     copy = optuna.create_study(sampler=sampler, direction=study.metric.goal)
     distributions = study.distributions()
-    for trials, memory in zip(known, memories, strict=True):
-        copy.add_trial(_outcome(study, trials, memory))
+    outcomes = [_outcome(study, *pair) for pair in zip(known, memories, strict=True)]
+    if study.search.method != "tpe":
+        outcomes = _with_values(study, outcomes)
+    copy.add_trials(outcomes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=UserWarning)
         trial = copy.ask(distributions)
@@ -110,3 +112,25 @@ def _outcome(study: Study, trials: Sequence[TrialRecord], memory: Mapping[str, A
         intermediate_values=intermediate if state in ("done", "pruned") else {},
         system_attrs=dict(memory),
     )
+
+
+def _with_values(study: Study, outcomes: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Returns outcomes for samplers that overlook pruned trials: those count as the worst value.
+
+    Otherwise gp and cmaes would ask again and again for what has been dropped or has diverged.
+    """
+    done = [trial.values[0] for trial in outcomes if trial.state == TrialState.COMPLETE]
+    if not done:
+        return list(outcomes)
+    worst = min(done) if study.metric.goal == "maximize" else max(done)
+    return [
+        create_trial(
+            value=worst,
+            params=trial.params,
+            distributions=trial.distributions,
+            system_attrs=trial.system_attrs,
+        )
+        if trial.state == TrialState.PRUNED
+        else trial
+        for trial in outcomes
+    ]

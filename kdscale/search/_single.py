@@ -52,8 +52,8 @@ def single_trial(study: Study, seed: int) -> Single:
     """Returns the trial of a study whose parameters are all fixed, or else at their defaults.
 
     A parameter that is still searched takes the value of ``search.baseline``, or else the default
-    that it would have if it were not searched. The same values under the same seed share a folder, so training
-    that was stopped goes on.
+    that it would have if it were not searched. The same values under the same seed share a folder,
+    so training that was stopped goes on.
 
     Args:
         study: The study; overrides such as ``alpha=9`` have fixed what they name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -170,6 +171,9 @@ class _Loop:
         seconds = self.group.agree(time.perf_counter() - started) / len(students)
         scores = evaluate([s.network for s in healthy], self.data.validation, self.data, self.group)
         for student, score in zip(healthy, scores, strict=True):
+            if not math.isfinite(score.loss):
+                student.failure = f"diverged at epoch {student.epoch} (val_loss is not finite)"
+                continue
             row = rows[student.member.name]
             row |= {"val_accuracy": score.accuracy, "val_loss": score.loss}
             student.history.append(row)
