@@ -283,6 +283,7 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
             f"{study.folder}: there must be a study to read, but there is none "
             "(kdscale sweep makes it)"
         )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line for each study it makes
     storage = _storage(study)
     names = optuna.get_all_study_names(storage)
     if study.name not in names and not create:

@@ -48,6 +48,11 @@ def lanes(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> int
 
 
 def _fit(bundle: Mapping[str, float], node: Mapping[str, float]) -> int:
-    return min(
-        int(node.get(name, 0.0) / amount + _TOLERANCE) for name, amount in bundle.items() if amount
-    )
+    """Returns how many workers have a place on a node."""
+    return min(_times(amount, node.get(name, 0.0)) for name, amount in bundle.items())
+
+
+def _times(amount: float, there: float) -> int:
+    if amount < 1:  # a share of one GPU: what two GPUs have left over does not add up
+        return int(there) * int(1 / amount + _TOLERANCE)
+    return int(there / amount + _TOLERANCE)

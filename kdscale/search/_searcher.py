@@ -23,6 +23,14 @@ class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         self._queue = queue
         self._cohorts: dict[str, str] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns nothing: Ray Tune pickles its searcher with its own state, which nobody reads.
+
+        The study is durable, the Tuner is disposable: a resumed sweep makes a new one for what
+        the study still misses.
+        """
+        return {}
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Returns the next cohort, None to be asked again, or FINISHED."""
         job = self._queue.next()
@@ -44,7 +52,7 @@ class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
             self._queue.finished(cohort, died=error)
 
     def save(self, checkpoint_path: str) -> None:
-        """Saves nothing: the study is durable, the Tuner is disposable."""
+        """Saves nothing, see `__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Restores nothing: a new Tuner is made for what the study still misses."""
+        """Restores nothing, see `__getstate__`."""

@@ -102,6 +102,14 @@ class ResourcesSpec(Spec):
     cohort: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Trials that share one teacher pass."""
 
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _a_fraction_is_of_one_gpu(cls, gpus: float) -> float:
+        if gpus > 1 and gpus % 1:
+            hint = f"write {int(gpus)} or {int(gpus) + 1}"
+            raise rule_error("must be a whole number if it is more than 1", hint=hint)
+        return gpus
+
 
 class TrackingSpec(Spec):
     """MLflow."""

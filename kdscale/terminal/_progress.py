@@ -33,15 +33,15 @@ class SweepView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(
-            console=console, get_renderable=self._render, refresh_per_second=_REFRESH_A_SECOND
-        )
         self._ledger: Ledger | None = None
         self._trials: dict[str, TrialRecord] = {}
         self._best: ConfigurationSummary | None = None
         self._started = time.monotonic()
         self._epochs_before = 0
         self._last_line = 0.0
+        self._live = Live(
+            console=console, get_renderable=self._render, refresh_per_second=_REFRESH_A_SECOND
+        )
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:

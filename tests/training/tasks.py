@@ -63,6 +63,11 @@ def teacher() -> Network:
     return network.eval().requires_grad_(False)
 
 
+def recipe_with(**changes: Any) -> RecipeSpec:
+    """Returns ``RECIPE`` with some fields changed."""
+    return RecipeSpec.model_validate(RECIPE.model_dump() | changes)
+
+
 def members(
     folder: Path, *names: str, recipes: Mapping[str, RecipeSpec] | None = None
 ) -> tuple[Member, ...]:

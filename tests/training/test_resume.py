@@ -1,0 +1,239 @@
+"""An attempt killed at any point and started again ends with the bits of an undisturbed run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdscale.search._rungs import Halving
+from kdscale.training import Cohort, Group, Member, checkpoint_path, student_path, train_cohort
+from kdscale.training._student import Student
+
+from .tasks import (
+    EPOCHS,
+    VIT,
+    Outcome,
+    assert_same,
+    cohort_of,
+    data,
+    files_of,
+    follow,
+    members,
+    recipe_with,
+    teacher,
+    train,
+)
+
+NAMES = ("kd", "dkd", "rsd", "shallow", "wild")
+HALVING = Halving(epochs=(1, 2), eta=2, metric="val_loss", goal="minimize")
+SAVES = 8
+"""Of 4 healthy members, 2 after the first rung, 1 after the second, and the one student."""
+
+Files = dict[str, dict[str, Any]]
+
+
+class Killed(BaseException):
+    """As a signal would: nothing but the test catches it."""
+
+
+def halved(folder: Path) -> Cohort:
+    """Returns a cohort of five: one diverges, and two rungs leave one of the others."""
+    recipes = {"wild": recipe_with(lr=1e30), "rsd": recipe_with(lr=0.01)}
+    return cohort_of(members(folder, *NAMES, recipes=recipes), stop=HALVING)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Outcome], Files]:
+    cohort = halved(tmp_path_factory.mktemp("undisturbed"))
+    return train(cohort), {member.name: files_of(member) for member in cohort.members}
+
+
+@contextmanager
+def killed_at_save(number: int) -> Iterator[None]:
+    """Kills the attempt in its n-th save, when the new file is written but not yet in place."""
+    replaced = os.replace
+    left = number
+
+    def broken(source: Path, target: Path) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Killed
+        replaced(source, target)
+
+    with mock.patch("kdscale.training._checkpoint.os.replace", broken):
+        yield
+
+
+def interrupted(cohort: Cohort, save: int) -> dict[str, Outcome] | None:
+    """Returns what an attempt that is killed in a save has told; None if it came to its end."""
+    told: dict[str, Outcome] = {}
+    progress = train_cohort(cohort, data(), teacher(), Group())
+
+    def remembered() -> Iterator[Any]:
+        for reports in progress:
+            yield reports
+            told.update(follow([*seen, reports]))
+            seen.append(reports)
+
+    seen: list[Any] = []
+    try:
+        with killed_at_save(save):
+            follow(remembered())
+    except Killed:
+        return told
+    return None
+
+
+def assert_resumes(cohort: Cohort, undisturbed: tuple[dict[str, Outcome], Files]) -> None:
+    outcomes, files = undisturbed
+    progress = train_cohort(cohort, data(), teacher(), Group())
+    first = next(progress)
+    saved = {m.name: files_of(m).get("checkpoint.pt", {"history": []}) for m in cohort.members}
+    for report in first:
+        assert list(report.rows) == saved[report.name]["history"]
+    assert follow([first, *progress]) == outcomes
+    for member in cohort.members:
+        assert_same(files_of(member), files[member.name])
+
+
+def test_the_undisturbed_run_has_all_that_a_restart_could_get_wrong(
+    undisturbed: tuple[dict[str, Outcome], Files],
+) -> None:
+    outcomes, files = undisturbed
+    assert sorted((o.status, len(o.rows)) for o in outcomes.values()) == [
+        ("done", 3),
+        ("failed", 0),
+        ("stopped", 1),
+        ("stopped", 1),
+        ("stopped", 2),
+    ]
+    assert sum(len(o.rows) for o in outcomes.values()) + 1 == SAVES
+    assert sum("student.pt" in of_member for of_member in files.values()) == 1
+
+
+@pytest.mark.parametrize("yields", range(EPOCHS + 1))
+def test_an_attempt_ended_between_epochs_resumes(
+    yields: int, undisturbed: tuple[dict[str, Outcome], Files], tmp_path: Path
+) -> None:
+    cohort = halved(tmp_path)
+    progress = train_cohort(cohort, data(), teacher(), Group())
+    told = follow(islice(progress, yields))
+    progress.close()  # type: ignore[attr-defined]
+    for name, outcome in told.items():
+        assert outcome.rows == undisturbed[0][name].rows[: len(outcome.rows)]
+    assert_resumes(cohort, undisturbed)
+
+
+@pytest.mark.parametrize("save", range(1, SAVES + 1))
+def test_an_attempt_killed_in_a_save_resumes(
+    save: int, undisturbed: tuple[dict[str, Outcome], Files], tmp_path: Path
+) -> None:
+    cohort = halved(tmp_path)
+    assert interrupted(cohort, save) is not None
+    assert_resumes(cohort, undisturbed)
+
+
+@given(saves=st.lists(st.integers(1, 4), min_size=2, max_size=4))
+@settings(max_examples=8, deadline=None, derandomize=True)
+def test_an_attempt_killed_again_and_again_resumes(
+    undisturbed: tuple[dict[str, Outcome], Files], saves: list[int]
+) -> None:
+    with TemporaryDirectory() as folder:
+        cohort = halved(Path(folder))
+        for save in saves:
+            told = interrupted(cohort, save) or {}
+            for name, outcome in told.items():
+                assert outcome.rows == undisturbed[0][name].rows[: len(outcome.rows)]
+        assert_resumes(cohort, undisturbed)
+
+
+def test_members_at_different_epochs_wait_for_the_last(tmp_path: Path) -> None:
+    cohort = cohort_of(members(tmp_path, "kd", "dkd"))
+    interrupted(cohort, 4)  # kd's second epoch is saved, dkd's is not
+    told = list(train_cohort(cohort, data(), teacher(), Group()))
+    rows = [[len(report.rows) for report in reports] for reports in told]
+    assert rows == [[2, 1], [0, 1], [1, 1]]
+
+
+def test_a_restart_without_the_ended_members_decides_as_before(
+    undisturbed: tuple[dict[str, Outcome], Files], tmp_path: Path
+) -> None:
+    """As the search does it: members that ended are no longer members, but rungs know them."""
+    outcomes, files = undisturbed
+    cohort = halved(tmp_path)
+    progress = train_cohort(cohort, data(), teacher(), Group())
+    told = follow(islice(progress, 2))
+    progress.close()  # type: ignore[attr-defined]
+    going = tuple(m for m in cohort.members if told[m.name].status == "running")
+    assert len(going) == 2
+    ended = {name: outcome.rows for name, outcome in told.items() if outcome.status != "running"}
+    rest = train(replace(cohort, members=going, ended=ended))
+    for member in going:
+        assert rest[member.name] == outcomes[member.name]
+        assert_same(files_of(member), files[member.name])
+
+
+def test_adamw_resumes(tmp_path: Path) -> None:
+    recipe = recipe_with(optimizer="adamw", lr=1e-3, clip_norm=1.0)
+    whole, cut = (
+        cohort_of(members(tmp_path / name, "rsd", recipes={"rsd": recipe}), model=VIT)
+        for name in ("whole", "cut")
+    )
+    expected = train(whole)
+    interrupted(cut, 2)
+    assert train(cut) == expected
+    assert_same(files_of(cut.members[0]), files_of(whole.members[0]))
+
+
+def test_a_finished_trial_is_not_trained_again(tmp_path: Path) -> None:
+    cohort = cohort_of(members(tmp_path, "kd"))
+    expected = train(cohort)
+    times = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.pt"))]
+    assert train(cohort) == expected
+    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.pt"))] == times
+
+
+def train_until_killed(folder: Path, steps: int) -> None:
+    """Trains in a process of its own, which SIGKILL ends before its n-th step."""
+    step = Student.step
+    left = steps
+
+    def last(self: Student, *batch: Any, number: int) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        step(self, *batch, number=number)
+
+    with mock.patch.object(Student, "step", last):
+        train(halved(folder))
+
+
+def test_a_process_killed_in_the_middle_of_an_epoch_resumes(
+    undisturbed: tuple[dict[str, Outcome], Files], tmp_path: Path
+) -> None:
+    # 5 members make 15 steps in the first epoch; 2 are left for the second, so this is its middle.
+    process = multiprocessing.get_context("spawn").Process(
+        target=train_until_killed, args=(tmp_path, 15 + 4)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    cohort = halved(tmp_path)
+    assert [checkpoint_path(m.folder).exists() for m in cohort.members] == [True] * 4 + [False]
+    assert not any(student_path(m.folder).exists() for m in cohort.members)
+    assert_resumes(cohort, undisturbed)
