@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,11 +20,10 @@ from kdscale import __version__
 from kdscale.errors import UserError
 
 if TYPE_CHECKING:  # importing torch takes seconds: each command imports what it needs
-    from collections.abc import Mapping
-
     from kdscale.analysis import ReportPaths
     from kdscale.records import StudyRecord
     from kdscale.search import Study
+    from kdscale.training import Progress
 
 app = typer.Typer(
     add_completion=False,
@@ -60,8 +62,12 @@ def check(study: StudyPath, overrides: Overrides = None) -> None:
 def sweep(
     study: StudyPath,
     overrides: Overrides = None,
-    fresh: Annotated[bool, typer.Option(help="Delete the study's record and start over.")] = False,
-    yes: Annotated[bool, typer.Option(help="With --fresh: delete without asking.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the study's record and start over.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --fresh: delete without asking.")
+    ] = False,
 ) -> None:
     """Search: train what the study still misses, then write its report. Run again to continue."""
     from kdscale.search import sweep as run_sweep
@@ -73,13 +79,8 @@ def sweep(
         _start_over(loaded, yes=yes)
     command = _command("sweep", study, overrides)
     view = TrackedView(loaded, SweepView(console))
-    try:
-        with view:
-            outcome = run_sweep(loaded, view)
-    except KeyboardInterrupt:
-        view.close()
-        console.print(f"\nstopped; everything so far is kept. To continue:\n  {command}")
-        raise typer.Exit(_INTERRUPTED) from None
+    with _resumable(command), view:
+        outcome = run_sweep(loaded, view)
     record = outcome.ledger.record()
     if not outcome.trained:
         console.print(
@@ -90,8 +91,7 @@ def sweep(
     if problem := view.close():
         errors.print(f"[yellow]{escape(problem)}[/]")
     if not outcome.complete:
-        why = f" ({outcome.stopped})" if outcome.stopped else ""
-        console.print(f"not complete{why}; everything so far is kept. To continue:\n  {command}")
+        _print(f"not complete ({outcome.stopped}). To continue:\n  {command}")
     _show_report(record, paths)
     if record.trials and all(trial.state == "failed" for trial in record.trials):
         raise typer.Exit(1)
@@ -101,7 +101,7 @@ def sweep(
 def train(
     study: StudyPath,
     overrides: Overrides = None,
-    seed: Annotated[int, typer.Option(help="Seed of the trial.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the trial.")] = 0,
 ) -> None:
     """Train one trial in the foreground, without Ray: kdscale train STUDY alpha=9 depth=7."""
     from kdscale.analysis import parameters_text
@@ -112,13 +112,12 @@ def train(
     if single.defaults:
         values = {name: single.values[name] for name in single.defaults}
         console.print(f"not given, so at their defaults: {parameters_text(values)}")
-    progress = None
-    for progress in train_single(loaded, single):
-        for row in progress.rows:
-            console.print(_epoch_line(row, loaded.budget.epochs))
-    if progress is not None and progress.status == "failed":
+    with _resumable(_command("train", study, overrides, "--seed", str(seed))):
+        for progress in train_single(loaded, single):
+            _print_epochs(progress, loaded.budget.epochs)
+    if progress.status == "failed":
         raise UserError(f"the trial failed: {progress.reason}")
-    console.print(f"student: {single.student}")
+    _print(f"student: {single.student}")
 
 
 @app.command()
@@ -133,13 +132,13 @@ def teacher(
     loaded = _load(study, overrides)
     spec = loaded.task.teacher
     if spec.weights is None:
-        for progress in train_study_teacher(loaded):
-            for row in progress.rows:
-                console.print(_epoch_line(row, spec.epochs or loaded.budget.epochs))
-            if progress.status == "failed":
-                raise UserError(f"the teacher failed: {progress.reason}")
+        with _resumable(_command("teacher", study, overrides)):
+            for progress in train_study_teacher(loaded):
+                _print_epochs(progress, spec.epochs or loaded.budget.epochs)
+        if progress.status == "failed":
+            raise UserError(f"the teacher failed: {progress.reason}")
     score, path = teacher_score(loaded, output)
-    console.print(f"{spec.model}: validation accuracy {score.accuracy:.2f}%\nweights: {path}")
+    _print(f"{spec.model}: validation accuracy {score.accuracy:.2f}%\nweights: {path}")
 
 
 @app.command()
@@ -157,10 +156,10 @@ def report(study: StudyPath, overrides: Overrides = None) -> None:
 def ui(
     study: StudyPath,
     overrides: Overrides = None,
-    port: Annotated[int, typer.Option(help="Port of the web page.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web page.")] = 5000,
 ) -> None:
     """Open MLflow's user interface on a study, on this machine's loopback address."""
-    from kdscale.tracking import mlflow_environment, tracking_uri, ui_command
+    from kdscale.tracking import mlflow_environment, ui_command
 
     loaded = _load(study, overrides)
     uri = loaded.tracking.uri
@@ -168,8 +167,8 @@ def ui(
         raise UserError(
             f"{loaded.folder}: there must be a study to look at (kdscale sweep makes it)"
         )
-    console.print(f"MLflow on {tracking_uri(loaded.folder, uri)}: http://127.0.0.1:{port}/")
     command = ui_command(loaded.folder, uri, port=port)
+    _print(f"{loaded.name} in MLflow: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
     raise typer.Exit(subprocess.call(command, env={**os.environ, **mlflow_environment()}))
 
 
@@ -193,13 +192,20 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         console.print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Takes what comes before the command."""
 
 
 def main() -> None:
@@ -231,11 +237,27 @@ def _start_over(study: Study, *, yes: bool) -> None:
         delete_study(study)
 
 
-def _epoch_line(row: Mapping[str, float], epochs: int) -> str:
-    return (
-        f"epoch {row['epoch']:>3g}/{epochs}  lr {row['lr']:.4f}  "
-        f"train loss {row['train_loss']:.3f}  validation {row['val_accuracy']:.2f}%"
-    )
+@contextmanager
+def _resumable(command: str) -> Iterator[None]:
+    """Ends on Ctrl-C, and says the command that continues."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _print(f"\nstopped; everything so far is kept. To continue:\n  {command}")
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def _print(text: str) -> None:
+    """Prints a text as it is: no line breaks in paths and commands, which people copy."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def _print_epochs(progress: Progress, epochs: int) -> None:
+    for row in progress.rows:
+        console.print(
+            f"epoch {row['epoch']:>3g}/{epochs}  lr {row['lr']:.4f}  "
+            f"train loss {row['train_loss']:.3f}  validation {row['val_accuracy']:.2f}%"
+        )
 
 
 def _show_report(record: StudyRecord, paths: ReportPaths) -> None:
@@ -243,9 +265,8 @@ def _show_report(record: StudyRecord, paths: ReportPaths) -> None:
 
     for statement in headline(record):
         console.print(escape(statement.text))
-    console.print(f"report: {paths.html}", soft_wrap=True)
+    _print(f"report: {paths.html}")
 
 
-def _command(name: str, study: Path, overrides: list[str] | None) -> str:
-    quoted = [f"'{word}'" if set(word) & set("()[]{},*~ ") else word for word in overrides or ()]
-    return " ".join(["kdscale", name, str(study), *quoted])
+def _command(name: str, study: Path, overrides: list[str] | None, *options: str) -> str:
+    return shlex.join(["kdscale", name, str(study), *(overrides or ()), *options])

@@ -26,7 +26,7 @@ def load(path: Path, overrides: list[str]) -> Study:
     """Returns the study of a study file, or of a study folder that a sweep has made.
 
     Raises:
-        UserError: If the path is neither.
+        UserError: If the path is neither, or the folder has been renamed.
     """
     if not path.is_dir():
         return load_study(path, overrides)
@@ -34,7 +34,13 @@ def load(path: Path, overrides: list[str]) -> Study:
     if not file.exists():
         raise UserError(f"{path}: must be a study file, or a study folder with {STUDY_FILE} in it")
     place = str(path.resolve().parent).replace("'", "\\'")
-    return load_study(file, [f"storage.folder='{place}'", *overrides])
+    study = load_study(file, [f"storage.folder='{place}'", *overrides])
+    if study.name != path.resolve().name:
+        raise UserError(
+            f"{path}: a study's folder must have the study's name, but that is {study.name} "
+            f"(rename the folder; for a new study like it, give {file})"
+        )
+    return study
 
 
 def finish(study: Study, ledger: Ledger) -> tuple[ReportPaths, StudyRecord]:
@@ -57,14 +63,20 @@ def teacher_score(study: Study, output: Path | None) -> tuple[Score, Path]:
     Args:
         study: The study.
         output: Where to copy the weights, or None.
+
+    Raises:
+        UserError: If the teacher cannot be used, or its weights not be copied.
     """
     data = load_data(study.task.data)
     network = load_teacher(study.task.teacher, data, study.folder)
     score = evaluate([network], data.validation, data)[0]
     path = store_teacher(network, study.task.teacher, data.num_classes, study.folder)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, output)
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, output)
+        except OSError as error:
+            raise UserError(f"{output}: must be a file to write to, but: {error}") from error
         path = output
     return score, path
 
@@ -88,6 +100,8 @@ class TrackedView:
         traceback: TracebackType | None,
     ) -> None:
         self._view.__exit__(kind, error, traceback)
+        if error is not None:
+            self.close()
 
     def on_teacher(self, progress: Progress) -> None:
         """Shows an epoch of the teacher."""

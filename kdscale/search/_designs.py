@@ -33,11 +33,16 @@ def designed_configuration(study: Study, number: int) -> dict[str, Value]:
         study: The study.
         number: Number of the configuration, from 0.
 
+    Returns:
+        A value for each searched parameter; none where every parameter is fixed.
+
     Raises:
         IndexError: If a grid or oat design has no such number.
         ValueError: If the search learns from results, so that no design has its configurations.
     """
     search, axes = study.search, study.axes
+    if not axes:
+        return {}
     if search.method in DESIGNS:
         if not 0 <= number < design_size(search, axes):
             raise IndexError(f"the design has no configuration {number}")

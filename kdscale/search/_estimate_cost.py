@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 
 from kdscale.data import Augmentation, TaskData, load_data, normalise
+from kdscale.errors import UserError
 from kdscale.losses import METHODS, PairShapes
 from kdscale.models import Network, count_parameters, create_model, multiply_accumulates
 from kdscale.records import Value
 from kdscale.search._plan import cost, generations
 from kdscale.search._study import Study
-from kdscale.training import ModelSpec
+from kdscale.training import ModelSpec, load_teacher
 
 _TIMED_STEPS = 3
 
@@ -69,14 +70,21 @@ class Check:
 def check(study: Study) -> Check:
     """Returns what a study would train and cost, from a few timed steps on this machine.
 
-    Loads training and validation data and builds both networks with random weights; trains
-    nothing and writes nothing.
+    Loads training and validation data, builds both networks and reads the teacher's weights if
+    they are there; trains nothing, downloads nothing and writes nothing.
 
     Raises:
-        UserError: If data or networks cannot be had.
+        UserError: If data, networks or the teacher's weights cannot be had, or an epoch has not
+            one batch.
     """
     data = load_data(study.task.data)
-    teacher = _network(study.task.teacher, data)
+    batch_size, images = study.task.recipe.batch_size, len(data.train)
+    if batch_size > images:
+        raise UserError(
+            f"task.recipe.batch_size must be at most the number of training images ({images}), "
+            f"but got {batch_size}"
+        )
+    teacher = _teacher(study, data)
     student = _network(study.task.student, data)
     costs = cost(study)
     student_seconds, teacher_seconds = _epoch_seconds(study, data, student, teacher)
@@ -84,7 +92,7 @@ def check(study: Study) -> Check:
     return Check(
         teacher=_facts(study.task.teacher, teacher, data),
         student=_facts(study.task.student, student, data),
-        train_images=len(data.train),
+        train_images=images,
         validation_images=len(data.validation),
         student_epochs=costs.student_epochs,
         without_rungs=costs.without_rungs,
@@ -102,6 +110,12 @@ def _network(spec: ModelSpec, data: TaskData) -> Network:
     )
 
 
+def _teacher(study: Study, data: TaskData) -> Network:
+    if study.task.teacher.weights in (None, "timm"):
+        return _network(study.task.teacher, data)
+    return load_teacher(study.task.teacher, data, study.folder)
+
+
 def _facts(spec: ModelSpec, network: Network, data: TaskData) -> NetworkFacts:
     args = ", ".join(f"{name}={value}" for name, value in spec.args.items())
     name = f"{spec.model} ({args})" if args else spec.model
@@ -113,7 +127,7 @@ def _epoch_seconds(
     study: Study, data: TaskData, student: Network, teacher: Network
 ) -> tuple[float, float]:
     """Returns the seconds of one student's epoch and of one epoch of teacher passes."""
-    batch_size = min(study.task.recipe.batch_size, len(data.train))
+    batch_size = study.task.recipe.batch_size
     indices = torch.arange(batch_size)
     augmentation = Augmentation(data.augmentation, data.image_size)
     images = augmentation.apply(data.train.gather(indices), augmentation.views(0, 1, indices))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 
 import optuna
-from optuna.storages import RDBStorage
 
-from kdscale.search._ledger import DATABASE
+from kdscale.search._ledger import DATABASE, open_storage
 from kdscale.search._study import Study
 
 _OWNED = (
-    f"{DATABASE}*",
+    DATABASE,
+    f"{DATABASE}-*",
     "study.yaml",
     "sweep.lock",
     "trials",
@@ -19,10 +19,16 @@ _OWNED = (
     "teachers",
     "single",
     "ray",
-    "report.*",
-    "mlflow.*",
+    "report.html",
+    "report.csv",
+    "report.md",
+    "mlflow.db",
+    "mlflow.db-*",
+    "mlflow.id",
     "mlartifacts",
 )
+"""Patterns of the files and folders that kdscale makes in a study folder."""
+
 _MEBIBYTE = 2**20
 
 
@@ -36,7 +42,7 @@ def what_fresh_deletes(study: Study) -> list[str]:
             about = f"{len(files)} files, " if path.is_dir() else ""
             lines.append(f"{path} ({about}{size:.1f} MiB)")
     if study.storage.url is not None:
-        storage = RDBStorage(study.storage.url)
+        storage = open_storage(study)
         for name in _names(study):
             if name in optuna.get_all_study_names(storage):
                 trials = len(storage.get_all_trials(storage.get_study_id_from_name(name)))
@@ -47,13 +53,13 @@ def what_fresh_deletes(study: Study) -> list[str]:
 def delete_study(study: Study) -> None:
     """Deletes what `what_fresh_deletes` lists, and nothing else in the study folder."""
     if study.storage.url is not None:
-        storage = RDBStorage(study.storage.url)
+        storage = open_storage(study)
         for name in _names(study):
             if name in optuna.get_all_study_names(storage):
                 optuna.delete_study(study_name=name, storage=storage)
     for pattern in _OWNED:
         for path in study.folder.glob(pattern):
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()

@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from kdscale.errors import UserError
 from kdscale.records import (
@@ -284,10 +285,11 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
             "(kdscale sweep makes it)"
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line for each study it makes
-    storage = _storage(study)
+    storage = open_storage(study)
     names = optuna.get_all_study_names(storage)
     if study.name not in names and not create:
-        raise UserError(f"{study.storage.url}: must hold the study {study.name}, but has none")
+        where = database if study.storage.url is None else "storage.url"
+        raise UserError(f"{where}: must hold the study {study.name}, but has none")
     return Ledger(study, storage)
 
 
@@ -296,11 +298,14 @@ def sweep_lock(folder: Path) -> Iterator[None]:
     """Keeps every other sweep out of a study folder.
 
     Raises:
-        UserError: If another process sweeps this study now.
+        UserError: If another process sweeps this study now, or the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "sweep.lock"
-    with path.open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "sweep.lock").open("a+")
+    except OSError as error:
+        raise UserError(f"{folder}: must be a folder to write to, but: {error}") from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -315,15 +320,27 @@ def sweep_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _storage(study: Study) -> BaseStorage:
+def open_storage(study: Study) -> BaseStorage:
+    """Returns Optuna's storage of the study: SQLite in its folder, or what the study names.
+
+    Raises:
+        UserError: If it cannot be opened.
+    """
     if study.storage.url is not None:
-        return RDBStorage(study.storage.url)
-    study.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return RDBStorage(study.storage.url)
+        except (SQLAlchemyError, ImportError, RuntimeError) as error:
+            # The URL may hold a password: the message leaves it out.
+            why = str(error).partition("\n")[0]
+            raise UserError(f"storage.url: must be a database to use, but: {why}") from error
     database = study.folder / DATABASE
-    connection = sqlite3.connect(database)
-    connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
-    connection.close()
-    return RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
+    try:
+        study.folder.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+        return RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
+    except (OSError, sqlite3.Error, SQLAlchemyError, RuntimeError) as error:
+        raise UserError(f"{database}: must be a study's database, but: {error}") from error
 
 
 def _open_study(storage: BaseStorage, study: Study, *, control: bool) -> int:

@@ -71,7 +71,7 @@ def propose(study: Study, known: Sequence[Sequence[TrialRecord]], number: int,
 
 
 def _sampler(study: Study, number: int) -> BaseSampler:
-    seed = study.search.seed * 1_000_003 + number
+    seed = (study.search.seed * 1_000_003 + number) % 2**32
     match study.search.method:
         case "tpe":
             return TPESampler(seed=seed, constant_liar=True)

@@ -103,7 +103,8 @@ class CohortQueue:
             self._crashes[report["cohort"]] = report["crashed"]
         else:
             for part in report["progress"]:
-                self.on_change(self.ledger.progress(Progress(**part)))
+                if self.ledger.trial(part["name"]).state not in _ENDED:  # else it is old news
+                    self.on_change(self.ledger.progress(Progress(**part)))
 
     def finished(self, cohort: str, *, died: bool = False) -> None:
         """Takes a cohort back: ended, or to be tried again, or given up.
@@ -177,6 +178,6 @@ class CohortQueue:
         everyone = ledger.by_configuration()
         if configuration < len(everyone):  # proposed already, for another seed
             return Proposal(everyone[configuration][0].parameters)
-        if study.search.method in _MODEL_BASED:
+        if study.search.method in _MODEL_BASED and study.axes:
             return propose(study, everyone, configuration, ledger.memories())
         return Proposal(designed_configuration(study, configuration))

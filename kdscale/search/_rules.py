@@ -130,10 +130,11 @@ def _method_can_search(
 ) -> Iterator[Violation]:
     keys: Keys = ("search", "method")
     searched = _searched(all_parameters)
-    if not searched and search.method != "grid":
+    # Parameters that overrides have fixed, all of them, leave one configuration: kdscale train.
+    if not all_parameters and search.method != "grid":
         rule = f"must name something to search with search.method: {search.method}"
         yield Violation(("parameters",), rule, "method: grid runs the one configuration")
-    if search.method == "oat" and search.baseline is None:
+    if search.method == "oat" and searched and search.baseline is None:
         hint = f"write baseline: {{{', '.join(f'{name}: VALUE' for name in searched)}}}"
         yield Violation(keys, "must come with a baseline", hint)
     if search.method == "cmaes" and len(searched) == 1:

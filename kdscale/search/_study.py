@@ -149,7 +149,12 @@ class Study(Spec):
 
     @property
     def configurations(self) -> int:
-        """Number of configurations: what trials and seeds leave, or the size of the design."""
+        """Number of configurations: what trials and seeds leave, or the size of the design.
+
+        Where every parameter is fixed there is one.
+        """
+        if not self.axes:
+            return 1
         if self.budget.trials is None:
             return design_size(self.search, self.axes)
         return self.budget.trials // len(self.seed_list)

@@ -50,7 +50,7 @@ class Outcome:
         ledger: The study.
         trained: Whether anything was trained.
         complete: Whether every planned trial has ended.
-        stopped: Why the sweep ended before that, if it did; empty after Ctrl-C.
+        stopped: Why the sweep ended before that, if it did.
     """
 
     ledger: Ledger
@@ -67,6 +67,7 @@ def sweep(study: Study, listener: Listener) -> Outcome:
     Raises:
         UserError: If the study, the cluster, the data or the teacher cannot be used; what has
             been trained by then is recorded.
+        KeyboardInterrupt: After Ctrl-C; what has been trained by then is recorded.
     """
     with sweep_lock(study.folder):
         ledger = open_ledger(study, create=True)
@@ -82,6 +83,8 @@ def sweep(study: Study, listener: Listener) -> Outcome:
             _tune(queue, place, cohorts_at_once)
         if queue.refused:
             raise UserError(queue.refused)
+        if not queue.complete and not queue.stopped:
+            raise KeyboardInterrupt  # Ray Tune took Ctrl-C for itself, and ended quietly
         return Outcome(ledger, trained=True, complete=queue.complete, stopped=queue.stopped)
 
 
@@ -160,7 +163,8 @@ def _ray() -> Iterator[list[dict[str, Any]]]:
     if mine:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if "RAY_ADDRESS" not in os.environ:
-            options |= {"include_dashboard": False}
+            # "local", because Ray would else join any cluster that it finds on this machine.
+            options |= {"address": "local", "include_dashboard": False}
         ray.init(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
     try:
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -174,7 +178,6 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # CSV, JSON and TensorBoard files of each trial: the study and MLflow hold their content.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Ray's settings for a calm terminal and a driver that does not grow."""

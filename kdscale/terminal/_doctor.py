@@ -115,7 +115,7 @@ def _ray() -> Iterator[Finding]:
         return
     try:
         socket.create_connection((host, int(port)), timeout=3).close()
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # the latter for a port that cannot be
         mend = "start it there (ray start --head), or unset RAY_ADDRESS"
         seen = f"RAY_ADDRESS={address}: nothing answers ({error})"
         yield Finding("Ray", seen, mend, wrong=True)

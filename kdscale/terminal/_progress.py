@@ -54,6 +54,7 @@ class SweepView:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._live.transient = self._ledger is None  # leave no trace of what did not start
         self._live.stop()
 
     def on_teacher(self, progress: Progress) -> None:
@@ -97,7 +98,7 @@ class SweepView:
 
     def _render(self) -> RenderableType:
         if self._ledger is None:
-            return "starting Ray …" if not self._trials else "preparing teacher and workers …"
+            return "preparing teacher and workers …"
         rows = [self._bar(), *self._cohort_lines(), self._best_line()]
         return Group(*rows)
 

@@ -178,9 +178,10 @@ class _Loop:
             row |= {"val_accuracy": score.accuracy, "val_loss": score.loss}
             student.history.append(row)
             student.seconds += seconds
-            student.save()
+            # The checkpoint comes last: a restart takes a trial that has its last one for done.
             if student.epoch >= self.cohort.epochs:
                 student.save_network(self.cohort.model, self.data.num_classes)
+            student.save()
         if healthy:
             healthy[0].wait()
         self._apply_stop_rule()

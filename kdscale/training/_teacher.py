@@ -86,7 +86,7 @@ def weights_path(spec: TeacherSpec, folder: Path) -> Path:
     shipped = Path(str(resources.files("kdscale.models") / "weights"))
     path = shipped / f"{name}.pt"
     if not path.exists():
-        known = [file.stem for file in shipped.glob("*.pt")]
+        known = sorted(file.stem for file in shipped.glob("*.pt"))
         raise UserError(
             f'teacher.weights: "{spec.weights}" must name weights that kdscale ships '
             f"({', '.join(known)}) {did_you_mean(name, known)}".rstrip()

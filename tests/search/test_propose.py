@@ -75,13 +75,12 @@ def far_from_7(parameters: Mapping[str, Any]) -> float:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_proposal_is_a_function_of_the_study_and_what_is_known(method: str) -> None:
     study = study_with(method, seed=3)
-    known, memories = search(study, 12, far_from_7)
-    first = propose(study, known, 12, memories)
-    anew = Study.model_validate_json(study.model_dump_json())
-    assert propose(anew, known, 12, memories) == first
-    assert propose(study_with(method, seed=4), known, 12, memories) != first
+    known, memories = search(study, 13, far_from_7)  # cmaes learns at 7 and at 13
+    first = propose(study, known, 13, memories)
+    assert propose(study_with(method, seed=3), known, 13, memories) == first
+    assert propose(study_with(method, seed=4), known, 13, memories) != first
     better = [*known[:-1], [replace(one, value=200.0) for one in known[-1]]]
-    assert propose(study, better, 12, memories) != first
+    assert propose(study, better, 13, memories) != first
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -114,7 +113,7 @@ def test_a_search_with_goal_minimize_finds_the_small(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["tpe", "gp"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31), known=st.integers(0, 15), score=st.floats(-100, 100))
 def test_proposals_lie_in_the_space(method: str, seed: int, known: int, score: float) -> None:
     space = SPACE | {
@@ -125,7 +124,7 @@ def test_proposals_lie_in_the_space(method: str, seed: int, known: int, score: f
     check_in_space(study_with(method, seed, parameters=space), known, score)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31), known=st.integers(0, 15), score=st.floats(-100, 100))
 def test_proposals_of_cmaes_lie_in_the_space(seed: int, known: int, score: float) -> None:
     space = SPACE | {"depth": {"min": 3, "max": 9, "q": 2}}
@@ -135,9 +134,8 @@ def test_proposals_of_cmaes_lie_in_the_space(seed: int, known: int, score: float
 def check_in_space(study: Study, known: int, score: float) -> None:
     trials: Known = []
     for number in range(known):
-        spread = {axis.name: axis.cast(axis.values[0]) if axis.values else axis.low
-                  for axis in study.axes}  # fmt: skip
-        trials.append([trial(number, spread, score * number)])
+        point = propose(study, [], number, []).parameters  # drawn from the prior
+        trials.append([trial(number, point, score * number)])
     proposal = propose(study, trials, known, [{}] * known)
     assert list(proposal.parameters) == [axis.name for axis in study.axes]
     for axis in study.axes:
@@ -173,14 +171,15 @@ def noisy_history(one: TrialRecord, noise: float) -> tuple[Mapping[str, float], 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("how", ["pruned", "diverged"])
 def test_what_was_pruned_or_diverged_counts_as_bad(method: str, how: str) -> None:
-    """Everything above alpha = 5 ends early: the search leaves it, though it starts anywhere."""
+    """Values rise with alpha up to 5, beyond which every trial ends early: at 5 lies the best."""
     study = study_with(method)
     known: Known = []
     memories: list[Mapping[str, Any]] = []
     for number in range(40):
         proposal = propose(study, known, number, memories)
-        if float(proposal.parameters["alpha"]) < 5.0:
-            one = trial(number, proposal.parameters, 50.0)
+        alpha = float(proposal.parameters["alpha"])
+        if alpha < 5.0:
+            one = trial(number, proposal.parameters, 50.0 + alpha)
         elif how == "pruned":
             one = trial(number, proposal.parameters, 49.0, state="pruned", epochs=1)
         else:
@@ -188,10 +187,9 @@ def test_what_was_pruned_or_diverged_counts_as_bad(method: str, how: str) -> Non
             one = trial(number, proposal.parameters, None, state="pruned", reason=reason)
         known.append([one])
         memories.append(proposal.memory)
-    early = sum(one[0].state == "pruned" for one in known[:10])
-    late = sum(one[0].state == "pruned" for one in known[-15:])
-    assert early >= 3
-    assert late <= 4
+    assert sum(one[0].state == "pruned" for one in known[:10]) >= 3
+    assert sum(one[0].state == "pruned" for one in known[-15:]) <= 8
+    assert sum(float(one[0].parameters["alpha"]) > 2.5 for one in known[-15:]) >= 11
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -234,5 +232,3 @@ def test_a_configuration_is_one_outcome_of_all_its_seeds() -> None:
 def test_a_design_is_not_proposed() -> None:
     with pytest.raises(ValueError, match="it has a design"):
         propose(study_with("random"), [], 0, [])
-
-

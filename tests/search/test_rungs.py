@@ -159,7 +159,5 @@ def test_one_trial_behind_holds_up_every_decision_from_its_rung_on(
 def test_a_studys_rungs_end_before_its_last_epoch(
     first: int, epochs: int, rungs: tuple[int, ...]
 ) -> None:
-    study = make_study(
-        rungs={"eta": 2, "first": first}, budget={"trials": 8, "epochs": epochs}
-    )
+    study = make_study(rungs={"eta": 2, "first": first}, budget={"trials": 8, "epochs": epochs})
     assert study.rung_epochs == rungs

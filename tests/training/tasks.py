@@ -99,9 +99,16 @@ class Outcome:
     rows: list[Row]
 
 
-def follow(progress: Iterable[list[Progress]]) -> dict[str, Outcome]:
-    """Returns what a loop tells of each trial, to its end."""
-    outcomes: dict[str, Outcome] = {}
+def follow(
+    progress: Iterable[list[Progress]], told: dict[str, Outcome] | None = None
+) -> dict[str, Outcome]:
+    """Returns what a loop tells of each trial, to its end.
+
+    Args:
+        progress: The loop.
+        told: Filled with the same, also if the loop does not come to its end.
+    """
+    outcomes = {} if told is None else told
     for reports in progress:
         for report in reports:
             known = outcomes.setdefault(report.name, Outcome("", "", []))

@@ -73,13 +73,21 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
 
 def test_a_trial_tells_an_epoch_at_a_time_and_leaves_its_files(tmp_path: Path) -> None:
     [member] = members(tmp_path, "two")
-    told = [reports[0] for reports in train_cohort(cohort_of((member,)), data(), teacher(), Group())]
+    told = [
+        reports[0] for reports in train_cohort(cohort_of((member,)), data(), teacher(), Group())
+    ]
     assert [len(report.rows) for report in told] == [0, 1, 1, 1]
     assert [report.status for report in told] == ["running"] * EPOCHS + ["done"]
     assert [report.seconds for report in told] == sorted({report.seconds for report in told})
     rows = [row for report in told for row in report.rows]
     names = ["loss", "ce", "soft", "rsd", "accuracy"]
-    assert list(rows[0]) == ["epoch", "lr", *(f"train_{n}" for n in names), "val_accuracy", "val_loss"]
+    assert list(rows[0]) == [
+        "epoch",
+        "lr",
+        *(f"train_{n}" for n in names),
+        "val_accuracy",
+        "val_loss",
+    ]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     for row in rows:
         parts = row["train_ce"] + 0.5 * row["train_soft"] + 0.5 * row["train_rsd"]
@@ -137,9 +145,7 @@ def test_dropout_does_not_depend_on_the_company(tmp_path: Path) -> None:
     assert plain.rows[0]["train_loss"] != outcomes["kd"].rows[0]["train_loss"]
 
 
-def test_dropout_differs_from_step_to_step(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_dropout_differs_from_step_to_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seeds: list[int] = []
     original = Student.step
 
@@ -267,9 +273,7 @@ def test_a_member_whose_step_raises_fails_alone(
     assert outcomes["dkd"] == alone["dkd"].outcome
 
 
-def test_out_of_memory_ends_the_attempt(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_out_of_memory_ends_the_attempt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     break_second_epoch(monkeypatch, torch.OutOfMemoryError("full"))
     with pytest.raises(torch.OutOfMemoryError):
         train(cohort_of(members(tmp_path, "bad", "dkd")))

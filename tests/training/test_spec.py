@@ -84,6 +84,7 @@ def test_models_are_the_zoos_or_timms() -> None:
 
 def test_only_a_teacher_that_is_trained_has_epochs_and_recipe() -> None:
     assert TeacherSpec(model="resnet8", epochs=3, recipe=RecipeSpec(lr=0.1)).epochs == 3
+    given: dict[str, Any]
     for given in ({"epochs": 3}, {"recipe": {}}):
         data = {"model": "resnet8", "weights": "package:icons100-resnet8", **given}
         assert "only for a teacher that kdscale trains" in refusal(TeacherSpec, data)[1]
