@@ -211,7 +211,7 @@ def _options(
 def main() -> None:
     """Runs the command line; a user's error is one plain message and exit code 2."""
     try:
-        app()
+        app(prog_name="kdscale")
     except UserError as error:
         errors.print(f"[red]error[/] {escape(str(error))}")
         sys.exit(_BAD_INPUT)

@@ -39,6 +39,7 @@ DATA: dict[str, Any] = {
 
 def study_file(folder: Path, **sections: Any) -> Path:
     """Returns a study file in a folder, some sections of the tiny study replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tiny.yaml"
     path.write_text(dump_yaml(copy.deepcopy(DATA) | sections))
     return path
@@ -46,7 +47,8 @@ def study_file(folder: Path, **sections: Any) -> Path:
 
 def study_in(folder: Path, *overrides: str, **sections: Any) -> Study:
     """Returns the tiny study, kept below a folder."""
-    return load_study(study_file(folder, **sections), [f"storage.folder='{folder}'", *overrides])
+    sections = {"storage": {"folder": str(folder)}} | sections
+    return load_study(study_file(folder, **sections), overrides)
 
 
 def network(seed: int) -> Network:
@@ -102,6 +104,7 @@ class PretendSweep:
     def __call__(self, study: Study, listener: Listener | None = None) -> Outcome:
         listener = listener or Quiet()
         ledger = open_ledger(study, create=True)
+        study.folder.mkdir(parents=True, exist_ok=True)
         (study.folder / "study.yaml").write_text(study.to_yaml())
         queue = CohortQueue(ledger, on_change=listener.on_change)
         if queue.complete:

@@ -307,7 +307,7 @@ def test_teacher_trains_then_is_scored(run: Run, tmp_path: Path) -> None:
     ran = run("teacher", path, *words)
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
-    assert [line.split("  ")[0] for line in lines[:2]] == ["epoch   1/2", "epoch   2/2"]
+    assert [line.split("  lr ")[0] for line in lines[:2]] == ["epoch   1/2", "epoch   2/2"]
     assert lines[3:] == ["weights: weights/tiny.pt"]
 
     data = load_data(load_study(path).task.data)

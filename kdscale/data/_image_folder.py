@@ -22,9 +22,6 @@ from kdscale.errors import UserError, did_you_mean
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _DECODING = 1  # part of the cache's key: raise it when the same files give other pixels
-# ImageNet's, which timm's weights are mostly trained with.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +134,7 @@ def read_image_folder(spec: ImageFolderSpec) -> Source:
         validation = _read(root, "validation", class_names, spec.image_size)
     else:
         train, validation = carve(train, spec.validation_fraction)
-    return Source(train, validation, class_names, _MEAN, _STD)
+    return Source(train, validation, class_names, spec.mean, spec.std)
 
 
 def read_image_folder_test(spec: ImageFolderSpec) -> ArraySplit:

@@ -100,6 +100,12 @@ class ImageFolderSpec(_CarvedSpec):
     image_size: int = Field(224, ge=8)
     """Height and width in pixels: the short side is scaled to it and the centre cut out."""
 
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue that inputs are normalised with; default: ImageNet's."""
+
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Their standard deviation."""
+
 
 DataSpec = Annotated[
     Icons100Spec | FashionMnistSpec | Cifar10Spec | Cifar100Spec | ImageFolderSpec,

@@ -52,8 +52,8 @@ def single_trial(study: Study, seed: int) -> Single:
     """Returns the trial of a study whose parameters are all fixed, or else at their defaults.
 
     A parameter that is still searched takes the value of ``search.baseline``, or else the default
-    that it would have if it were not searched. The same values under the same seed share a folder,
-    so training that was stopped goes on.
+    that it would have if it were not searched. The same trial has the same folder, so training that
+    was stopped goes on; a trial of another task or length has another.
 
     Args:
         study: The study; overrides such as ``alpha=9`` have fixed what they name.
@@ -63,8 +63,9 @@ def single_trial(study: Study, seed: int) -> Single:
     for axis in study.axes:
         values.setdefault(axis.name, axis.cast(_default(study, axis)))
     resolved = study.resolve(values)
+    task = study.task.model_copy(update={"recipe": resolved.recipe}).model_dump_json()
     identity = json.dumps(
-        [resolved.ce_weight, repr(resolved.terms), resolved.recipe.model_dump(), seed]
+        [task, resolved.ce_weight, repr(resolved.terms), study.budget.epochs, seed]
     )
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return Single(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.version import Version
+from rich.markup import escape
 from rich.table import Table
 
 _GIBIBYTE = 2**30
@@ -62,7 +63,7 @@ def doctor_view(findings: list[Finding]) -> Table:
     for finding in findings:
         mark = "[red]✗[/]" if finding.wrong else "[yellow]![/]" if finding.mend else "[green]✓[/]"
         mend = f"\n→ {finding.mend}" if finding.mend else ""
-        table.add_row(mark, finding.subject, finding.seen + mend)
+        table.add_row(mark, finding.subject, escape(finding.seen + mend))
     return table
 
 

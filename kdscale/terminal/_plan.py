@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from kdscale.search import Check, Study
@@ -39,9 +40,9 @@ def plan_view(study: Study, check: Check) -> Table:
         "divide by the cohorts that run at once",
     }
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(name, escape(text))
     for reason in check.refused:
-        table.add_row("[red]refused[/]", f"part of the search space: {reason}")
+        table.add_row("[red]refused[/]", f"part of the search space: {escape(reason)}")
     return table
 
 

@@ -101,6 +101,8 @@ class _Loop:
     ) -> None:
         self.cohort = cohort
         self.data = data
+        if teacher is not None and cohort.members[0].recipe.channels_last:
+            teacher = teacher.to(memory_format=torch.channels_last)
         self.teacher = teacher
         self.group = group
         self.batch_size = cohort.members[0].recipe.batch_size

@@ -21,6 +21,9 @@ from kdscale.training._spec import TaskSpec, TeacherSpec
 from kdscale.training._student import Member, save_network, student_path
 
 _PACKAGE = "package:"
+_CLOSE = 1e-3
+"""Means and deviations nearer than this are one normalisation."""
+
 _WRAPPERS = ("state", "state_dict", "model", "network")
 """Keys under which code bases keep the weights in a checkpoint (ours first)."""
 
@@ -65,7 +68,9 @@ def load_teacher(spec: TeacherSpec, data: TaskData, folder: Path) -> Network:
         pretrained=spec.weights == "timm",
         seed=0,
     )
-    if spec.weights != "timm":
+    if spec.weights == "timm":
+        _check_normalisation(spec, data)
+    else:
         path = weights_path(spec, folder)
         if not path.exists():
             how = "correct teacher.weights" if spec.weights else "`kdscale teacher STUDY` trains it"
@@ -146,6 +151,23 @@ def train_teacher(
     cohort = Cohort(task.teacher, (member,), seed, task.teacher.epochs or epochs)
     for progress in train_cohort(cohort, data, None, group):
         yield progress[0]
+
+
+def _check_normalisation(spec: TeacherSpec, data: TaskData) -> None:
+    """Refuses images normalised otherwise than timm's weights were trained with.
+
+    A teacher that sees them is worse than it is, and nothing else would show it.
+    """
+    import timm  # takes seconds: only for timm's weights
+
+    wanted = timm.get_pretrained_cfg(spec.model.removeprefix("timm/"))
+    pairs = [*zip(data.mean, wanted.mean, strict=True), *zip(data.std, wanted.std, strict=True)]
+    if any(abs(have - want) > _CLOSE for have, want in pairs):
+        raise UserError(
+            f"teacher.weights: timm's {spec.model} takes images normalised with mean "
+            f"{list(wanted.mean)} and std {list(wanted.std)}, but task.data has {list(data.mean)} "
+            f"and {list(data.std)} (image_folder takes mean: and std:)"
+        )
 
 
 def _load_weights(network: Network, path: Path) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from kdscale.data import Augmentation, epoch_order, normalise
 from kdscale.errors import UserError
 from kdscale.losses import TermConfig
+from kdscale.outputs import Outputs
 from kdscale.training import (
     Cohort,
     Group,
@@ -116,6 +119,31 @@ def test_trials_of_a_seed_start_equal_and_see_the_same_images(tmp_path: Path) ->
     outcomes = train(cohort_of(trials, epochs=1)).values()
     assert len({outcome.rows[0]["train_ce"] for outcome in outcomes}) == 1
     assert len({outcome.rows[0]["val_loss"] for outcome in outcomes}) == len(NAMES)
+
+
+def test_batches_are_a_function_of_seed_epoch_and_index(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    step = Student.step
+
+    def spied(
+        self: Student, images: Tensor, outputs: Outputs, target: Tensor, *, number: int
+    ) -> None:
+        seen.append((images.clone(), target))
+        step(self, images, outputs, target, number=number)
+
+    monkeypatch.setattr(Student, "step", spied)
+    train(cohort_of(members(tmp_path, "kd"), seed=6))
+    augmentation = Augmentation(data().augmentation, 32)
+    expected = []
+    for epoch in range(1, EPOCHS + 1):
+        for indices in torch.split(epoch_order(100, 6, epoch)[:96], 32):
+            views = augmentation.views(6, epoch, indices)
+            images = augmentation.apply(data().train.gather(indices), views)
+            batch = normalise(images, data().mean, data().std)
+            expected.append((batch, data().train.labels[indices]))
+    assert_same(seen, expected)
 
 
 def test_another_seed_gives_other_numbers(alone: dict[str, Trained], tmp_path: Path) -> None:

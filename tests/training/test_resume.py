@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -206,8 +207,9 @@ def test_a_finished_trial_is_not_trained_again(tmp_path: Path) -> None:
     assert [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.pt"))] == times
 
 
-def train_until_killed(folder: Path, steps: int) -> None:
+def train_until_killed(folder: Path, steps: int, threads: int) -> None:
     """Trains in a process of its own, which SIGKILL ends before its n-th step."""
+    torch.set_num_threads(threads)  # sums in float32 depend on it
     step = Student.step
     left = steps
 
@@ -227,7 +229,7 @@ def test_a_process_killed_in_the_middle_of_an_epoch_resumes(
 ) -> None:
     # 5 members make 15 steps in the first epoch; 2 are left for the second, so this is its middle.
     process = multiprocessing.get_context("spawn").Process(
-        target=train_until_killed, args=(tmp_path, 15 + 4)
+        target=train_until_killed, args=(tmp_path, 15 + 4, torch.get_num_threads())
     )
     process.start()
     process.join()

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 
@@ -141,6 +143,22 @@ def test_the_packages_weights_go_by_name(shipped: Path, tmp_path: Path) -> None:
 def test_unknown_weights_of_the_package_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='"package:zebra" must name weights that kdscale ships'):
         load_teacher(spec("package:zebra"), data(), tmp_path)
+
+
+def test_timms_weights_need_images_as_timm_normalises_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def create_offline(*args: Any, pretrained: bool, **kwargs: Any) -> Network:
+        assert pretrained
+        return create_model(*args, **kwargs)
+
+    monkeypatch.setattr("kdscale.training._teacher.create_model", create_offline)
+    given = spec("timm", model="timm/test_resnet", args={})
+    with pytest.raises(UserError, match=r"takes images normalised with mean .*but task\.data has"):
+        load_teacher(given, data(), tmp_path)
+    wanted = timm.get_pretrained_cfg("test_resnet")
+    fitting = replace(data(), mean=wanted.mean, std=wanted.std)
+    assert not load_teacher(given, fitting, tmp_path).training
 
 
 def test_a_networks_file_must_be_complete_and_of_the_tasks_classes(tmp_path: Path) -> None:

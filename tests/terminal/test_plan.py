@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from sweeps import study_in
+
+from kdscale.search import Check, Study
+from kdscale.search._estimate_cost import NetworkFacts
+from kdscale.terminal import plan_view
+
+CHECK = Check(
+    teacher=NetworkFacts("resnet56", 861_770, 127_000_000),
+    student=NetworkFacts("resnet20", 278_324, 41_000_000),
+    train_images=45_000,
+    validation_images=5_000,
+    student_epochs=120,
+    without_rungs=240,
+    teacher_epochs=24,
+    cohorts=2,
+    generations=1,
+    cpu_hours=2.5,
+    refused=(),
+)
+
+
+def text(study: Study, check: Check = CHECK, width: int = 80) -> str:
+    file = StringIO()
+    Console(file=file, width=width).print(plan_view(study, check))
+    return file.getvalue()
+
+
+def rows(study: Study, check: Check = CHECK) -> dict[str, str]:
+    """Returns the plan's rows, each on one line."""
+    lines = [line.split(maxsplit=1) for line in text(study, check, width=400).splitlines()]
+    return {name: about.rstrip() for name, about in lines}
+
+
+def test_the_plan_says_it_all(tmp_path: Path) -> None:
+    study = study_in(tmp_path, "rungs.first=1", "objective.ce_weight=0.5")
+    plan = rows(study)
+    assert plan == {
+        "study": f"tiny, in {tmp_path}/tiny",
+        "data": "icons100: 45,000 training and 5,000 validation images "
+        "(the test set is left for the report)",
+        "teacher": "resnet56: 861,770 parameters, 127.0 M multiply-accumulates",
+        "student": "resnet20: 278,324 parameters, 41.0 M multiply-accumulates",
+        "objective": "0.5 × cross-entropy + 1 × ldrld",
+        "searched": "alpha, depth",
+        "search": "random, 2 configurations × 2 seeds = 4 trials + 2 undistilled",
+        "cohorts": "2 of up to 2 trials, in 1 generation(s)",
+        "epochs": "2 a trial; 120 of students in all (240 without rungs; rungs after epoch 1), "
+        "24 of the teacher's passes",
+        "workers": "1 per cohort, each with 1 CPU(s) and 0 GPU(s)",
+        "expected": "150 min of one worker like this machine's CPU; divide by the cohorts that "
+        "run at once",
+    }
+
+
+def test_what_is_not_there_is_not_said(tmp_path: Path) -> None:
+    plan = rows(study_in(tmp_path, "undistilled=false"))
+    assert plan["search"].endswith("= 4 trials")
+    assert "rungs" not in plan["epochs"]
+    assert "refused" not in plan
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [(0.001, "4 s of"), (0.5, "30 min of"), (2.99, "179 min of"), (3.0, "3.0 h of")],
+)
+def test_the_expected_time_has_a_fitting_unit(tmp_path: Path, hours: float, words: str) -> None:
+    plan = rows(study_in(tmp_path), replace(CHECK, cpu_hours=hours))
+    assert plan["expected"].startswith(words)
+
+
+def test_the_plan_fits_80_columns(tmp_path: Path) -> None:
+    reason = "ldrld: ldrld needs at least 2 classes below the student's top depth " * 2
+    shown = text(study_in(tmp_path / ("long" * 20)), replace(CHECK, refused=(reason, "[x]")))
+    assert max(cell_len(line) for line in shown.splitlines()) <= 80
+    assert "refused" in shown
+    assert "part of the search space: [x]" in shown
