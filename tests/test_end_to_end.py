@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from sweeps import study_file
 
 from kdscale.records import StudyRecord
 from kdscale.search import open_ledger
@@ -149,3 +150,17 @@ def test_ctrl_c_leaves_a_study_that_the_printed_command_completes(
         epochs = 6 if trial.state == "done" else 3
         assert [row["epoch"] for row in trial.history] == list(range(1, epochs + 1))
     _assert_mlflow_has(record)
+
+
+def test_a_teacher_that_cannot_be_trained_is_one_message(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["sweep", str(study_file(tmp_path))]
+    refused = run([*words, "task.teacher.recipe={batch_size: 320}"], environment)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "error recipe.batch_size must be at most the number of training images (100), but got 320\n"
+    )
+    failed = run([*words, "task.teacher.recipe={lr: 1.0e+30, batch_size: 32}"], environment)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error the teacher failed: diverged at epoch 1")

@@ -92,6 +92,9 @@ class Objective(nn.Module):
         self.needs: frozenset[Need] = frozenset[Need]({"logits"}).union(
             *(built.needs for built in self._terms)
         )
+        self._coupled_needs: frozenset[Need] = frozenset[Need]().union(
+            *(built.needs for built in self._terms if built.couples_batch)
+        )
 
     def forward(
         self, student: Outputs, teacher: Outputs | None, target: Tensor
@@ -127,10 +130,9 @@ class Objective(nn.Module):
         self, student: Outputs, teacher: Outputs, target: Tensor
     ) -> Iterator[tuple[_BuiltTerm, Tensor]]:
         """Yields each term with its unweighted value."""
-        coupled = [built for built in self._terms if built.couples_batch]
         batch = gathered = (student, teacher, target)
-        if coupled:
-            needs = frozenset[Need]().union(*(built.needs for built in coupled))
+        if self._coupled_needs:
+            needs = self._coupled_needs
             gathered = (_gather(student, needs), _gather(teacher, needs), gather_batch(target))
         for built in self._terms:
             yield built, built.term(*(gathered if built.couples_batch else batch))

@@ -129,6 +129,8 @@ def _prepare_teacher(study: Study, ledger: Ledger, on_teacher: Callable[[Progres
     if spec.weights is None and not trained_teacher_path(folder).exists():
         for progress in _train_teacher_on_cluster(study):
             on_teacher(progress)
+            if progress.status == "failed":
+                raise UserError(f"the teacher failed: {progress.reason}")
     network = load_teacher(spec, data, folder)
     ledger.save_teacher(content_hash(network.state_dict()))
     return store_teacher(network, spec, data.num_classes, folder)
@@ -141,7 +143,12 @@ def _train_teacher_on_cluster(study: Study) -> Iterator[Progress]:
     bundle = worker_bundle(study.resources)
     remote = ray.remote(num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0))(train_teacher)
     for reference in remote.remote(_anchored(study)):
-        yield ray.get(reference)
+        try:
+            yield ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):  # Ray's own text is a traceback
+                raise error.cause from None
+            raise
 
 
 def _anchored(study: Study) -> Study:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,6 +25,13 @@ from kdscale.training._spec import ModelSpec, RecipeSpec
 
 Row = Mapping[str, float]
 """The metrics of one epoch, ``epoch`` included."""
+
+_NO_BUFFER_SYNC: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else {"broadcast_buffers": False}
+)
+"""Turns DDP's copying of buffers off, by the name that it has in this torch."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ class Student:
         if group.size > 1:
             # Buffers are copied once an epoch instead of before each step: the same result,
             # because training never reads BatchNorm's running statistics.
-            self._callable = DistributedDataParallel(self._step, broadcast_buffers=False)
+            self._callable = DistributedDataParallel(self._step, **_NO_BUFFER_SYNC)
         self._sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64, device=group.device)
 
     @property

@@ -173,6 +173,9 @@ def _check_normalisation(spec: TeacherSpec, data: TaskData) -> None:
 def _load_weights(network: Network, path: Path) -> None:
     state = _find_state(load_checkpoint(path))
     wanted = network.state_dict()
+    if not set(state) & set(wanted) and _shapes(state) == _shapes(wanted):
+        # RepDistiller's and mdistiller's: the zoo's tensors in the zoo's order, by other names.
+        state = dict(zip(wanted, state.values(), strict=True))
     absent = sorted(set(wanted) - set(state))
     unknown = sorted(set(state) - set(wanted))
     other = [
@@ -188,6 +191,10 @@ def _load_weights(network: Network, path: Path) -> None:
         ]
         raise UserError(f"{path}: the weights must fit the teacher's model; {'; '.join(parts)}")
     network.load_state_dict(state)
+
+
+def _shapes(state: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    return [tuple(value.shape) for value in state.values() if isinstance(value, Tensor)]
 
 
 def _find_state(saved: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def data() -> TaskData:
 
 
 def teacher() -> Network:
-    """Returns a teacher of random weights; a new one each time, as the loop may change its format."""
+    """Returns a teacher of random weights: a new one, as the loop may change its format."""
     network = create_model("resnet8", data().num_classes, args={"width": 6}, seed=9)
     return network.eval().requires_grad_(False)
 

@@ -241,3 +241,14 @@ def test_a_teachers_own_recipe_and_epochs_come_first(tmp_path: Path) -> None:
     own = recipe_with(lr=0.25, schedule="constant", warmup_epochs=0)
     reports = attempt(task(recipe=own.model_dump(), epochs=1), tmp_path)
     assert [row["lr"] for report in reports for row in report.rows] == [0.25]
+
+
+def test_repdistillers_names_are_read_in_order(tmp_path: Path) -> None:
+    """Its modules have other names than the zoo's, and the same tensors in the same order."""
+    weights = network().state_dict()
+    renamed = {f"net.{index}": value for index, value in enumerate(weights.values())}
+    path = tmp_path / "ckpt_epoch_240.pth"
+    torch.save({"epoch": 240, "model": renamed, "best_acc": 72.5}, path)
+    spec = TeacherSpec(model=MODEL.model, args=MODEL.args, weights=str(path))
+    teacher = load_teacher(spec, data(), tmp_path)
+    assert content_hash(teacher.state_dict()) == content_hash(weights)
