@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from kdscale.models import Network, create_model
 from kdscale.search import Listener, Outcome, Study, load_study, open_ledger
@@ -141,6 +141,6 @@ class PretendSweep:
         return [*told, Progress(name, ending, (), reason.get(ending, ""), 1.5)]
 
 
-def refuse_to_sweep(*_: object) -> Callable[..., Outcome]:
+def must_not_run(*_: object, **__: object) -> NoReturn:
     """Fails the test that calls it."""
-    raise AssertionError("nothing may be swept here")
+    raise AssertionError("this must not run here")

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rich.cells import cell_len
-from sweeps import PretendSweep, network, refuse_to_sweep, study_file
+from sweeps import PretendSweep, must_not_run, network, study_file
 
 from kdscale import __version__, cli
 from kdscale.data import load_data
@@ -248,7 +248,7 @@ def test_train_stops_on_ctrl_c_and_goes_on_where_it_stood(
     _assert_same_weights(resumed, student)
 
     with monkeypatch.context() as patched:
-        patched.setattr("kdscale.training._student.Student.step", refuse_to_sweep)
+        patched.setattr("kdscale.training._student.Student.step", must_not_run)
         assert run("train", *words) == went_on  # it has ended: nothing is trained again
 
 
@@ -460,7 +460,7 @@ def test_fresh_lists_what_it_would_delete_and_refuses(
     run: Run, swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files_in(tmp_path)
-    monkeypatch.setattr("kdscale.search.sweep", refuse_to_sweep)
+    monkeypatch.setattr("kdscale.search.sweep", must_not_run)
     ran = run("sweep", swept, "--fresh")
     assert ran.code == 2
     assert ran.err == "error --fresh: nothing was deleted (answer y, or add --yes)\n"

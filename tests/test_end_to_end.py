@@ -161,6 +161,8 @@ def test_a_teacher_that_cannot_be_trained_is_one_message(
     assert refused.stderr == (
         "error recipe.batch_size must be at most the number of training images (100), but got 320\n"
     )
-    failed = run([*words, "task.teacher.recipe={lr: 1.0e+30, batch_size: 32}"], environment)
+    failed = run(
+        [*words, "name=wild", "task.teacher.recipe={lr: 1.0e+30, batch_size: 32}"], environment
+    )
     assert failed.returncode == 2
     assert failed.stderr.startswith("error the teacher failed: diverged at epoch 1")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sweeps import PretendSweep, network, row, study_file, study_in
+from sweeps import PretendSweep, must_not_run, network, row, study_file, study_in
 
 from kdscale.analysis import best_configuration
 from kdscale.data import load_data
@@ -85,10 +85,7 @@ def test_finish_evaluates_once_and_keeps_it(
     assert all(path.parent == study.folder and path.stat().st_size for path in vars(paths).values())
     assert "distilled student" in paths.md.read_text()
 
-    def refuse(*arguments: object) -> None:
-        raise AssertionError("the test set has been read already")
-
-    monkeypatch.setattr("kdscale.analysis._final.load_test", refuse)
+    monkeypatch.setattr("kdscale.analysis._final.load_test", must_not_run)
     again = finish(study, open_ledger(study, create=False))
     assert again == (paths, record)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweeps import DATA, network, study_in
+from sweeps import DATA, must_not_run, network, study_in
 
 from kdscale.errors import UserError
 from kdscale.models import count_parameters, create_model
@@ -75,10 +75,7 @@ def test_the_teachers_weights_are_looked_at(tmp_path: Path) -> None:
 def test_a_pretrained_teacher_is_not_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*arguments: object) -> None:
-        raise AssertionError("check downloads nothing")
-
-    monkeypatch.setattr("kdscale.search._estimate_cost.load_teacher", refuse)
+    monkeypatch.setattr("kdscale.search._estimate_cost.load_teacher", must_not_run)
     args = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
     teacher = {"model": "vit_tiny_patch16_224", "weights": "timm", "args": args}
     study = study_in(tmp_path, task=DATA["task"] | {"teacher": teacher})

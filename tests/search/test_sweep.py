@@ -1,0 +1,200 @@
+"""Sweeps through Ray, with real training of tiny networks."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data.files import write_cifar
+
+from kdscale.errors import UserError
+from kdscale.search import Study, sweep
+from kdscale.search._sweep import _QUIET
+from kdscale.training import load_network, student_path
+
+from .here import Listener, numbers, swept_here
+from .studies import make_study
+
+pytestmark = pytest.mark.slow
+
+TASK: dict[str, Any] = {
+    "data": {"name": "icons100", "train_images": 300},
+    "teacher": {"model": "resnet8", "args": {"width": 4}, "epochs": 1},
+    "student": {"model": "resnet8", "args": {"width": 4}},
+    "recipe": {"lr": 0.1, "batch_size": 50},
+}
+VIT_ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One Ray for all sweeps of this file: `sweep` joins the one that is there."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+    )
+    yield
+    ray.shutdown()
+
+
+def tiny_study(folder: Path, **sections: Any) -> Study:
+    defaults: dict[str, Any] = {
+        "name": "tiny",
+        "task": TASK,
+        "search": {"method": "random"},
+        "storage": {"folder": str(folder)},
+    }
+    return make_study(**(defaults | sections))
+
+
+def files_of(study: Study) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in study.folder.glob("t*/**/*.pt")}
+
+
+def test_a_sweep_trains_what_is_planned_and_the_next_one_nothing(tmp_path: Path) -> None:
+    sections: dict[str, Any] = {
+        "seeds": 2,
+        "rungs": {"eta": 2, "first": 1},
+        "budget": {"trials": 8, "epochs": 3},
+        "resources": {"cohort": 4},
+    }
+    study = tiny_study(tmp_path, **sections)
+    listener = Listener()
+    outcome = sweep(study, listener)
+    assert (outcome.trained, outcome.complete, outcome.stopped) == (True, True, "")
+
+    ledger = outcome.ledger
+    assert Counter(trial.state for trial in ledger.trials) == {"done": 2, "pruned": 6}
+    assert Counter(len(trial.history) for trial in ledger.trials) == {1: 4, 2: 2, 3: 2}
+    assert [control.state for control in ledger.controls] == ["done", "done"]
+    assert {trial.attempt for trial in (*ledger.trials, *ledger.controls)} == {1}
+    for trial in (*ledger.trials, *ledger.controls):
+        assert trial.train_seconds > 0
+        assert (trial.student is not None) == (trial.state == "done")
+        if trial.student is not None:
+            assert load_network(study.folder / trial.student, 100, 32).shapes.classes == 100
+    assert [(part.status, len(part.rows)) for part in listener.teacher] == [
+        ("running", 0),
+        ("done", 1),
+    ]
+    assert listener.lanes == [2]
+    ends = Counter(c.name for c in listener.changes if c.state in ("done", "pruned", "failed"))
+    assert set(ends.values()) == {1}
+    assert len(ends) == 10
+    assert not (study.folder / "ray").exists()
+
+    before, again = files_of(study), Listener()
+    second = sweep(study, again)
+    assert (second.trained, second.complete) == (False, True)
+    assert (again.changes, again.teacher, files_of(study)) == ([], [], before)
+    assert numbers(second.ledger) == numbers(ledger)
+
+    # Two lanes of Ray, or one after the other in this process: the same numbers to the last bit.
+    assert numbers(swept_here(tiny_study(tmp_path / "here", **sections))) == numbers(ledger)
+
+
+def test_several_workers_train_what_one_does(tmp_path: Path) -> None:
+    """A student without BatchNorm, under a method that looks across the batch.
+
+    Workers add up gradients in another order, so float32 differs in its last digits, and after
+    12 steps in losses by less than 1e-3; the accuracy may differ by 3 of 1225 images.
+    """
+    task = TASK | {
+        "student": {"model": "vit_tiny_patch16_224", "args": VIT_ARGS},
+        "recipe": {"optimizer": "adamw", "lr": 0.002, "batch_size": 50},
+    }
+    sections: dict[str, Any] = {
+        "task": task,
+        "objective": {"methods": [{"method": "ldrld"}, {"method": "rsd"}]},
+        "parameters": {"alpha": {"values": [0, 9]}},
+        "search": {"method": "grid"},
+        "rungs": {"eta": 2, "first": 1},
+        "budget": {"epochs": 2},
+        "undistilled": False,
+    }
+    study = tiny_study(tmp_path, **sections, resources={"workers": 2})
+    listener = Listener()
+    outcome = sweep(study, listener)
+    assert outcome.complete
+    assert listener.lanes == [1]
+    alone = swept_here(tiny_study(tmp_path / "here", **sections))
+    assert Counter(trial.state for trial in alone.trials) == {"done": 1, "pruned": 1}
+    for one, several in zip(alone.trials, outcome.ledger.trials, strict=True):
+        assert (several.state, several.reason) == (one.state, one.reason)
+        for row, wanted in zip(several.history, one.history, strict=True):
+            assert row["val_accuracy"] == pytest.approx(wanted["val_accuracy"], abs=0.25)
+            assert {name: value for name, value in row.items() if "accuracy" not in name} == (
+                pytest.approx(
+                    {name: value for name, value in wanted.items() if "accuracy" not in name},
+                    rel=1e-3,
+                )
+            )
+
+
+def test_a_sweep_survives_its_trials_and_never_needs_test_files(tmp_path: Path) -> None:
+    """CIFAR-10 as its authors pack it, but without the file of test images.
+
+    Configuration 1 asks for more classes than there are; trial c000-s1 has a file where its folder
+    should be, so its cohort crashes in every attempt.
+    """
+    folder = tmp_path / "cifar-10-batches-py"
+    write_cifar(folder, classes=10, per_file=40)
+    (folder / "test_batch").unlink()
+    task = TASK | {"data": {"name": "cifar10", "root": str(tmp_path)}}
+    study = tiny_study(
+        tmp_path,
+        task=task,
+        parameters={"depth": {"values": [3, 12]}},
+        search={"method": "grid"},
+        seeds=2,
+        budget={"epochs": 2},
+    )
+    student_path(study.folder / "trials" / "c000-s1").parent.parent.mkdir(parents=True)
+    (study.folder / "trials" / "c000-s1").write_text("no folder")
+
+    outcome = sweep(study, Listener())
+    assert (outcome.complete, outcome.stopped) == (True, "")
+    ledger = outcome.ledger
+    assert {trial.name: trial.state for trial in (*ledger.trials, *ledger.controls)} == {
+        "c000-s0": "done",
+        "c001-s0": "failed",
+        "c000-s1": "failed",
+        "c001-s1": "failed",
+        "undistilled-s0": "done",
+        "undistilled-s1": "done",
+    }
+    crashed = ledger.trial("c000-s1")
+    assert crashed.reason.startswith("failed 3 times: ")
+    assert "c000-s1" in crashed.reason
+    assert crashed.attempt == 3
+    for name in ("c001-s0", "c001-s1"):
+        assert "depth" in ledger.trial(name).reason
+        assert ledger.trial(name).attempt == 1
+    assert sweep(study, Listener()).trained is False
+
+
+def test_what_no_trial_can_use_is_refused_before_any_starts(tmp_path: Path) -> None:
+    study = tiny_study(tmp_path, resources={"cpus_per_worker": 3})
+    with pytest.raises(
+        UserError, match=r"room for 1 worker\(s\) of 3 CPU each, but its nodes have 2"
+    ):
+        sweep(study, Listener())
+    recipe = TASK["recipe"] | {"batch_size": 301}
+    teacher = {"model": "resnet8", "weights": "package:icons100-resnet8"}
+    study = tiny_study(tmp_path, name="other", task=TASK | {"recipe": recipe, "teacher": teacher})
+    with pytest.raises(UserError, match=r"batch_size must be at most .*\(300\), but got 301"):
+        sweep(study, Listener())
+    assert not list(study.folder.glob("trials/*/*"))
