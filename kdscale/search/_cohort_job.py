@@ -110,11 +110,14 @@ def tune_job(config: Mapping[str, Any], place: Place) -> None:
 def tune_train_job(config: Mapping[str, Any], place: Place) -> None:
     """Runs a job of several workers: a Ray Train TorchTrainer, driven by Ray Tune's actor."""
     import ray.train
+    from ray import tune
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
     from kdscale.search._resources import worker_bundle
 
+    # Workers wait at every report until Train has looked at it: seconds, unless it looks often.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     resources = place.study.resources
     trainer = TorchTrainer(
         _train_worker,
@@ -131,7 +134,10 @@ def tune_train_job(config: Mapping[str, Any], place: Place) -> None:
             callbacks=[TuneReportCallback()],
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        tune.report({"cohort": config["cohort"], **_told_of_workers(error.worker_failures)})
 
 
 def _train_worker(config: Mapping[str, Any]) -> None:
@@ -148,17 +154,28 @@ def _train_worker(config: Mapping[str, Any]) -> None:
 def _reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
     """Yields what the driver is told; an error is told rather than raised, which keeps the actor.
 
-    With several workers it is raised as well, because the others may be waiting for this one.
+    With several workers it is raised, because the others may be waiting for this one.
     """
     try:
         for progress in run_job(job, place, group):
             yield {"cohort": job.cohort, "progress": [asdict(part) for part in progress]}
-    except UserError as error:
-        yield {"cohort": job.cohort, "refused": str(error)}
-    except Exception:
+    except Exception as error:
         if group.size > 1:
             raise
-        yield {"cohort": job.cohort, "crashed": traceback.format_exc(limit=-3)}
+        refused = isinstance(error, UserError)
+        told = {"refused": str(error)} if refused else {"crashed": traceback.format_exc(limit=-3)}
+        yield {"cohort": job.cohort, **told}
+
+
+def _told_of_workers(failures: Mapping[int, Exception]) -> Report:
+    """Returns what the driver is told when workers have raised, from Ray's error of each."""
+    last_lines = []
+    for rank, failure in sorted(failures.items()):
+        cause = getattr(failure, "_base_exc", failure)  # Ray wraps what our code has raised
+        if isinstance(cause, UserError):
+            return {"refused": str(cause)}
+        last_lines.append(f"worker {rank}: {type(cause).__name__}: {cause}".splitlines()[0])
+    return {"crashed": "; ".join(last_lines)}
 
 
 def threads(study: Study) -> None:

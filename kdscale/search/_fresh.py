@@ -6,7 +6,7 @@ import shutil
 
 import optuna
 
-from kdscale.search._ledger import DATABASE, open_storage
+from kdscale.search._ledger import DATABASE, open_storage, study_names
 from kdscale.search._study import Study
 
 _OWNED = (
@@ -43,7 +43,7 @@ def what_fresh_deletes(study: Study) -> list[str]:
             lines.append(f"{path} ({about}{size:.1f} MiB)")
     if study.storage.url is not None:
         storage = open_storage(study)
-        for name in _names(study):
+        for name in study_names(study):
             if name in optuna.get_all_study_names(storage):
                 trials = len(storage.get_all_trials(storage.get_study_id_from_name(name)))
                 lines.append(f'study "{name}" in the storage ({trials} trials)')
@@ -54,7 +54,7 @@ def delete_study(study: Study) -> None:
     """Deletes what `what_fresh_deletes` lists, and nothing else in the study folder."""
     if study.storage.url is not None:
         storage = open_storage(study)
-        for name in _names(study):
+        for name in study_names(study):
             if name in optuna.get_all_study_names(storage):
                 optuna.delete_study(study_name=name, storage=storage)
     for pattern in _OWNED:
@@ -63,7 +63,3 @@ def delete_study(study: Study) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-
-def _names(study: Study) -> tuple[str, str]:
-    return study.name, f"{study.name}/undistilled"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -290,6 +291,8 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
     if study.name not in names and not create:
         where = database if study.storage.url is None else "storage.url"
         raise UserError(f"{where}: must hold the study {study.name}, but has none")
+    if create:
+        _forget_if_untrained(study, storage)
     return Ledger(study, storage)
 
 
@@ -343,9 +346,33 @@ def open_storage(study: Study) -> BaseStorage:
         raise UserError(f"{database}: must be a study's database, but: {error}") from error
 
 
+def _forget_if_untrained(study: Study, storage: BaseStorage) -> None:
+    """Deletes a study that has trained nothing under another file, so that files may be mended."""
+    names = [name for name in study_names(study) if name in optuna.get_all_study_names(storage)]
+    ids = [storage.get_study_id_from_name(name) for name in names]
+    trials = [trial for number in ids for trial in storage.get_all_trials(number, deepcopy=False)]
+    if any(trial.intermediate_values or trial.state.is_finished() for trial in trials):
+        return
+    known = [storage.get_study_user_attrs(number).get("study") for number in ids[:1]]
+    if known and known != [_definition(study)]:
+        for number in ids:
+            storage.delete_study(number)
+        shutil.rmtree(study.folder / "trials", ignore_errors=True)
+
+
+def _definition(study: Study) -> str:
+    """Returns the study as JSON, without where it lies: that may change, and hold a password."""
+    return json.dumps(study.model_dump(mode="json", exclude={"storage", "tracking"}))
+
+
+def study_names(study: Study) -> tuple[str, str]:
+    """Returns the names of the two Optuna studies: the searched trials' and the controls'."""
+    return study.name, f"{study.name}/undistilled"
+
+
 def _open_study(storage: BaseStorage, study: Study, *, control: bool) -> int:
     """Returns the storage's id of the study, made when missing and compared when there."""
-    name = f"{study.name}/undistilled" if control else study.name
+    name = study_names(study)[control]
     if name not in optuna.get_all_study_names(storage):
         minimize = study.metric.goal == "minimize"
         direction = StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE
@@ -356,12 +383,11 @@ def _open_study(storage: BaseStorage, study: Study, *, control: bool) -> int:
         study_id = storage.get_study_id_from_name(name)
     if not control:
         attributes = storage.get_study_user_attrs(study_id)
-        wanted = study.model_dump(mode="json")
-        known = json.loads(attributes["study"]) if "study" in attributes else None
-        if known is not None:
-            check_same_study(known, wanted, study.folder)
-        if known != wanted:
-            storage.set_study_user_attr(study_id, "study", json.dumps(wanted))
+        wanted = _definition(study)
+        if "study" in attributes:
+            check_same_study(json.loads(attributes["study"]), json.loads(wanted), study.folder)
+        if attributes.get("study") != wanted:
+            storage.set_study_user_attr(study_id, "study", wanted)
     return study_id
 
 

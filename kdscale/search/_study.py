@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -196,8 +197,14 @@ class Study(Spec):
         )
 
     def to_yaml(self) -> str:
-        """Returns the study as YAML, defaults included; loading it gives an equal study."""
+        """Returns the study as YAML, defaults included; loading it gives an equal study.
+
+        Passwords in URLs are masked: this text goes into reports and MLflow.
+        """
         data = self.model_dump(mode="json", exclude_none=True)
+        for section, key in (("storage", "url"), ("tracking", "uri")):
+            if key in data[section]:
+                data[section][key] = _masked(data[section][key])
         owners = {"": data["objective"], "recipe": data["task"]["recipe"]}
         labels = (method.label for method in self.objective.methods)
         owners |= zip(labels, data["objective"]["methods"], strict=True)
@@ -241,6 +248,12 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     if problems or study is None:
         raise StudyFileError(sorted(problems, key=_line))
     return study
+
+
+def _masked(url: str) -> str:
+    """Returns the URL with its password, if it has one, replaced by ``***``."""
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":***@") if password else url
 
 
 def _anchor_paths(overridden: Overridden, folder: Path) -> None:

@@ -172,7 +172,14 @@ def _ray() -> Iterator[list[dict[str, Any]]]:
         if "RAY_ADDRESS" not in os.environ:
             # "local", because Ray would else join any cluster that it finds on this machine.
             options |= {"address": "local", "include_dashboard": False}
-        ray.init(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
+        try:
+            ray.init(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
+        except ConnectionError as error:
+            raise UserError(
+                "RAY_ADDRESS: there must be a Ray cluster to join at "
+                f"{os.environ.get('RAY_ADDRESS')}, but: {str(error).splitlines()[0]} "
+                "(RAY_AUTH_MODE=token may be missing here: ray start asks for a token by default)"
+            ) from error
     try:
         yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from kdscale.errors import Problem, StudyFileError, UserError, did_you_mean
@@ -71,6 +73,22 @@ def read_yaml(path: Path) -> Document:
     return Document(path, data, lines, tuple(_repeated_keys(path, tree, ())))
 
 
+class _Representer(SafeRepresenter):
+    """Quotes every string with a character that may mean something in YAML.
+
+    ruamel leaves some unquoted that its own reader refuses, such as ``?0`` between braces.
+    """
+
+    def represent_str(self, data: str) -> Any:
+        """Returns the string as a YAML node."""
+        style = None if _PLAIN_STRING.fullmatch(data) else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_PLAIN_STRING = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")
+_Representer.add_representer(str, _Representer.represent_str)
+
+
 def dump_yaml(data: Mapping[str, Any]) -> str:
     """Returns plain data as YAML text in block style, keys in their order."""
     stream = io.StringIO()
@@ -78,6 +96,7 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
     yaml.default_flow_style = None  # only the innermost collections in one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100
+    yaml.Representer = _Representer
     yaml.dump(dict(data), stream)
     return stream.getvalue()
 

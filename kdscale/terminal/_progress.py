@@ -133,7 +133,7 @@ class SweepView:
     def _leader(self, members: Sequence[TrialRecord]) -> str:
         metric = self._study.metric
         known = [trial for trial in members if trial.history]
-        if not known:
+        if not known or len(members) == 1:
             return ""
         sign = 1 if metric.goal == "maximize" else -1
         best = max(known, key=lambda trial: sign * trial.history[-1][metric.name])

@@ -45,8 +45,10 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: the checkpoint must be readable, but: {error}") from error
     except Exception as error:  # pickle's own errors, of which there are many kinds
+        # Their text advises to load the file with its code: not to be passed on.
         raise UserError(
-            f"{path}: a checkpoint may hold only tensors and plain values, but: {error}"
+            f"{path}: must be a checkpoint of tensors and plain values, but is none "
+            f"({type(error).__name__})"
         ) from error
     if not isinstance(loaded, dict):
         raise UserError(

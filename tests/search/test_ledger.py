@@ -305,7 +305,17 @@ def test_reading_makes_no_study(study: Study) -> None:
     assert not study.folder.exists()
 
 
+def test_a_file_may_be_mended_before_anything_is_trained(tmp_path: Path, ledger: Ledger) -> None:
+    ledger.add(FIRST, Proposal(POINT))
+    stale = ledger.study.folder / "trials" / "c000-s0"
+    stale.mkdir(parents=True)
+    mended = open_ledger(ledger_study(tmp_path, search={"seed": 1}), create=True)
+    assert not mended.trials
+    assert not stale.exists()
+
+
 def test_another_study_file_is_refused_with_every_change(tmp_path: Path, ledger: Ledger) -> None:
+    filled(ledger)
     changed = ledger_study(
         tmp_path,
         parameters=SPACE | {"alpha": {"min": 2, "max": 13}},
@@ -340,6 +350,7 @@ def test_another_study_file_is_refused_with_every_change(tmp_path: Path, ledger:
 def test_whatever_defines_trials_may_not_change(
     tmp_path: Path, ledger: Ledger, change: dict[str, Any]
 ) -> None:
+    filled(ledger)
     with pytest.raises(UserError, match=f"{next(iter(change))}.* was "):
         open_ledger(ledger_study(tmp_path, **change), create=True)
 
@@ -363,6 +374,7 @@ def test_a_raised_budget_and_other_machines_continue_the_study(
 
 
 def test_a_raised_budget_is_not_lowered_again(tmp_path: Path, ledger: Ledger) -> None:
+    filled(ledger)
     open_ledger(ledger_study(tmp_path, budget={"trials": 10, "epochs": 4}), create=True)
     with pytest.raises(UserError, match=r"budget\.trials was 10, now 8"):
         open_ledger(ledger.study, create=True)
