@@ -68,7 +68,7 @@ def teacher_score(study: Study, output: Path | None) -> tuple[Score, Path]:
         UserError: If the teacher cannot be used, or its weights not be copied.
     """
     data = load_data(study.task.data)
-    network = load_teacher(study.task.teacher, data, study.folder)
+    network = load_teacher(study.task.teacher, data, study.teacher_folder)
     score = evaluate([network], data.validation, data)[0]
     path = store_teacher(network, study.task.teacher, data.num_classes, study.folder)
     if output is not None:

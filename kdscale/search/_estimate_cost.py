@@ -113,7 +113,7 @@ def _network(spec: ModelSpec, data: TaskData) -> Network:
 def _teacher(study: Study, data: TaskData) -> Network:
     if study.task.teacher.weights in (None, "timm"):
         return _network(study.task.teacher, data)
-    return load_teacher(study.task.teacher, data, study.folder)
+    return load_teacher(study.task.teacher, data, study.teacher_folder)
 
 
 def _facts(spec: ModelSpec, network: Network, data: TaskData) -> NetworkFacts:

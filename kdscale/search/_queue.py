@@ -149,9 +149,9 @@ class CohortQueue:
         """Plans trials as far as the search can know them, and queues cohorts not yet ended."""
         study, ledger = self.ledger.study, self.ledger
         for number in range(generations(study)):
-            self._plan_generation(number)
+            trials = self._plan_generation(number)
             learns = study.search.method in _MODEL_BASED
-            if learns and any(trial.state not in _ENDED for trial in ledger.trials):
+            if learns and any(trial.state not in _ENDED for trial in trials):
                 break
         known = {trial.name for trial in ledger.controls}
         for planned in controls(study):
@@ -163,15 +163,21 @@ class CohortQueue:
             if cohort not in self._running and any(t.state not in _ENDED for t in trials)
         )
 
-    def _plan_generation(self, number: int) -> None:
+    def _plan_generation(self, number: int) -> list[TrialRecord]:
+        """Plans what is missing of a generation, and returns its trials."""
         study, ledger = self.ledger.study, self.ledger
         known = {(trial.configuration, trial.seed): trial for trial in ledger.trials}
-        planned = generation(study, number)
+        trials = []
         # One configuration after the other, under all seeds: the sampler sees what it asked before.
-        for trial in sorted(planned, key=lambda trial: (trial.configuration, trial.seed)):
-            if (trial.configuration, trial.seed) not in known:
-                proposal = self._proposal(trial.configuration)
-                self.on_change(ledger.add(trial, proposal))
+        for planned in sorted(
+            generation(study, number), key=lambda one: (one.configuration, one.seed)
+        ):
+            trial = known.get((planned.configuration, planned.seed))
+            if trial is None:
+                trial = ledger.add(planned, self._proposal(planned.configuration))
+                self.on_change(trial)
+            trials.append(trial)
+        return trials
 
     def _proposal(self, configuration: int) -> Proposal:
         study, ledger = self.ledger.study, self.ledger

@@ -82,7 +82,7 @@ def train_single(study: Study, single: Single) -> Iterator[Progress]:
     threads(study)
     data = load_data(study.task.data)
     group = Group(device=default_device())
-    teacher = load_teacher(study.task.teacher, data, study.folder).to(group.device)
+    teacher = load_teacher(study.task.teacher, data, study.teacher_folder).to(group.device)
     resolved = study.resolve(single.values)
     member = Member(
         single.folder.name, resolved.ce_weight, resolved.terms, resolved.recipe, single.folder
@@ -98,7 +98,7 @@ def train_teacher(study: Study) -> Iterator[Progress]:
     yield from train_task_teacher(
         study.task,
         load_data(study.task.data),
-        study.folder,
+        study.teacher_folder,
         epochs=study.budget.epochs,
         seed=study.seed_list[0],
         group=Group(device=default_device()),

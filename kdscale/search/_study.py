@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -125,6 +126,19 @@ class Study(Spec):
     def folder(self) -> Path:
         """The study folder."""
         return self.storage.folder / self.name
+
+    @property
+    def teacher_folder(self) -> Path:
+        """The folder of the study's own teacher, named by a digest of all that trains it."""
+        trained = self.task.teacher.model_copy(
+            update={
+                "epochs": self.task.teacher.epochs or self.budget.epochs,
+                "recipe": self.task.teacher.recipe or self.task.recipe,
+            }
+        )
+        data = self.task.data.model_dump_json(exclude={"root"})  # the same data elsewhere
+        identity = f"{trained.model_dump_json()} {data} {self.seed_list[0]}"
+        return self.folder / "teacher" / hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     @property
     def cohort_size(self) -> int:

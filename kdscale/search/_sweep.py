@@ -123,17 +123,16 @@ def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
 
 def _prepare_teacher(study: Study, ledger: Ledger, on_teacher: Callable[[Progress], None]) -> Path:
     """Returns the study's one file of the teacher, trained first if the study says so."""
-    folder = study.folder
     data = load_data(study.task.data)
     spec = study.task.teacher
-    if spec.weights is None and not trained_teacher_path(folder).exists():
+    if spec.weights is None and not trained_teacher_path(study.teacher_folder).exists():
         for progress in _train_teacher_on_cluster(study):
             on_teacher(progress)
             if progress.status == "failed":
                 raise UserError(f"the teacher failed: {progress.reason}")
-    network = load_teacher(spec, data, folder)
+    network = load_teacher(spec, data, study.teacher_folder)
     ledger.save_teacher(content_hash(network.state_dict()))
-    return store_teacher(network, spec, data.num_classes, folder)
+    return store_teacher(network, spec, data.num_classes, study.folder)
 
 
 def _train_teacher_on_cluster(study: Study) -> Iterator[Progress]:

@@ -55,7 +55,7 @@ def load_teacher(spec: TeacherSpec, data: TaskData, folder: Path) -> Network:
     Args:
         spec: How the study file spells the teacher.
         data: The task's data, for the number of classes and the image size.
-        folder: The study folder, where a trained teacher lies.
+        folder: The folder of a teacher that kdscale trained; the others need none.
 
     Raises:
         UserError: If there are no weights, or they do not fit the model.
@@ -100,8 +100,8 @@ def weights_path(spec: TeacherSpec, folder: Path) -> Path:
 
 
 def trained_teacher_path(folder: Path) -> Path:
-    """Returns where a study keeps the teacher that it trained."""
-    return student_path(folder / "teacher")
+    """Returns the weights in the folder of a teacher that kdscale trained."""
+    return student_path(folder)
 
 
 def content_hash(state: Mapping[str, Tensor]) -> str:
@@ -140,14 +140,12 @@ def train_teacher(
     Args:
         task: The task; its teacher's recipe and epochs come first, then the arguments.
         data: Training and validation images.
-        folder: The study folder.
+        folder: The teacher's folder, for its checkpoint and its weights.
         epochs: Epochs, unless the teacher names its own.
         seed: Fixes initialisation, data order and augmentation.
         group: The workers.
     """
-    member = Member(
-        "teacher", 1.0, (), task.teacher.recipe or task.recipe, trained_teacher_path(folder).parent
-    )
+    member = Member("teacher", 1.0, (), task.teacher.recipe or task.recipe, folder)
     cohort = Cohort(task.teacher, (member,), seed, task.teacher.epochs or epochs)
     for progress in train_cohort(cohort, data, None, group):
         yield progress[0]

@@ -181,12 +181,16 @@ def test_a_killed_cmaes_search_ends_as_if_undisturbed(kills: list[int], lanes: i
 @pytest.mark.parametrize("method", ["random", "tpe"])
 def test_killed_at_every_single_tick(method: str) -> None:
     study = swept(
-        method, rungs=True, seeds=1, budget={"trials": 4, "epochs": 3}, resources={"cohort": 2}
+        method,
+        rungs=True,
+        search={"method": method, "generation": 2},
+        budget={"trials": 8, "epochs": 3},
+        resources={"cohort": 2},
     )
     undisturbed = Sweep(study)
     undisturbed.run()
     ticks = undisturbed.storage.clock.ticks
-    assert ticks > 40
+    assert ticks > 100
     for kill_at in range(1, ticks + 1):
         sweep = Sweep(study)
         with pytest.raises(Killed):

@@ -10,7 +10,13 @@ from sweeps import network, study_in
 
 from kdscale.errors import UserError
 from kdscale.search import Study, single_trial, train_single, train_teacher
-from kdscale.training import Progress, checkpoint_path, load_network, store_teacher
+from kdscale.training import (
+    Progress,
+    checkpoint_path,
+    load_network,
+    store_teacher,
+    trained_teacher_path,
+)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +160,7 @@ def test_the_studys_teacher_is_trained_with_labels_alone(tmp_path: Path) -> None
     ]
     (row,) = told[-1].rows
     assert row["train_loss"] > 0
-    teacher = load_network(tmp_path / "tiny/teacher/student.pt", 100, 32)
+    teacher = load_network(trained_teacher_path(study.teacher_folder), 100, 32)
     assert not teacher.training
     # And now the students find it.
     fixed = study_in(tmp_path, "task.teacher.epochs=1", "seeds=[3,4]", "alpha=9", "depth=3")

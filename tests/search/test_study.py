@@ -316,3 +316,15 @@ def test_to_yaml_has_every_default_but_those_of_parameters() -> None:
 
 def test_the_test_data_is_a_study() -> None:
     assert Study.model_validate(DATA) == make_study()
+
+
+def test_a_teacher_trained_otherwise_has_another_folder() -> None:
+    study = make_study()
+    changes: list[dict[str, Any]] = [
+        {"budget": {"trials": 2, "epochs": 7}},
+        {"task": study.task.model_dump() | {"recipe": {"lr": 0.25}}},
+        {"seeds": [5]},
+    ]
+    folders = {make_study(**change).teacher_folder for change in changes}
+    assert len(folders | {study.teacher_folder}) == 4
+    assert make_study(search={"method": "random"}).teacher_folder == study.teacher_folder
