@@ -54,6 +54,11 @@ class TrialRecord:
         return self.configuration is None
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it is done, pruned or failed: nothing more will be trained."""
+        return self.state not in ("waiting", "running")
+
+    @property
     def name(self) -> str:
         """``c003-s1``: configuration 3 under seed 1; ``undistilled-s1`` for a control trial."""
         if self.configuration is None:

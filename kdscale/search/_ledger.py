@@ -1,8 +1,9 @@
 """The durable record of a study: Optuna's storage, and nothing beside it.
 
 Every trial is an Optuna trial from the moment it is planned. Creating one with all of its
-attributes, adding an epoch and ending one are single transactions each, so a crash at any point
-leaves a record that the next sweep continues. One process writes at a time: a lock sees to it.
+attributes and adding an epoch are single transactions, and of what ends one the state is written
+last, so a crash at any point leaves a record that the next sweep continues. One process writes at a
+time: a lock sees to it.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Ledger:
         Telling the same epochs twice changes nothing.
         """
         trial = self._trials[progress.name]
-        if trial.state in _ENDED:
+        if trial.has_ended:
             return trial
         history = {int(row["epoch"]): row for row in trial.history}
         for row in progress.rows:
@@ -171,7 +172,7 @@ class Ledger:
     ) -> TrialRecord:
         """Ends a trial: its attributes first, its value and state last, told once."""
         trial = self._trials[name]
-        if trial.state in _ENDED:
+        if trial.has_ended:
             return trial
         self._set(name, "history", json.dumps(trial.history))
         self._set(name, "train_seconds", trial.train_seconds)
@@ -232,7 +233,7 @@ class Ledger:
         kept = self._trials[name]
         frozen = self._storage.get_trial(self._trial_ids[name])
         learnt = self._learn(frozen, control=kept.is_control)
-        if learnt.state not in _ENDED:  # epochs of a running trial are whole only in memory
+        if not learnt.has_ended:  # epochs of a running trial are whole only in memory
             self._trials[name] = replace(
                 learnt, history=kept.history, train_seconds=kept.train_seconds
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
@@ -82,7 +82,7 @@ def cost(study: Study) -> Cost:
     sizes = [
         size
         for number in range(generations(study))
-        for size in _sizes([trial.cohort for trial in generation(study, number)])
+        for size in Counter(trial.cohort for trial in generation(study, number)).values()
     ]
     control_epochs = len(controls(study)) * epochs
     return Cost(
@@ -91,10 +91,6 @@ def cost(study: Study) -> Cost:
         without_rungs=study.trials * epochs + control_epochs,
         teacher_epochs=len(sizes) * epochs,
     )
-
-
-def _sizes(cohorts: Sequence[str]) -> list[int]:
-    return [cohorts.count(name) for name in dict.fromkeys(cohorts)]
 
 
 def _cohort_epochs(study: Study, size: int) -> int:

@@ -42,8 +42,12 @@ class Proposal:
     memory: Mapping[str, Any] = field(default_factory=dict)
 
 
-def propose(study: Study, known: Sequence[Sequence[TrialRecord]], number: int,
-            memories: Sequence[Mapping[str, Any]]) -> Proposal:  # fmt: skip
+def propose(
+    study: Study,
+    known: Sequence[Sequence[TrialRecord]],
+    number: int,
+    memories: Sequence[Mapping[str, Any]],
+) -> Proposal:
     """Returns the next configuration of a search that learns from results.
 
     Args:

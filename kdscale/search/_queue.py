@@ -18,7 +18,6 @@ from kdscale.search._propose import Proposal, propose
 from kdscale.training import Progress
 
 _MODEL_BASED = ("tpe", "gp", "cmaes")
-_ENDED = ("done", "pruned", "failed")
 _SECONDS_AN_HOUR = 3600.0
 
 
@@ -59,7 +58,7 @@ class CohortQueue:
         """Whether every planned trial has ended."""
         study = self.ledger.study
         planned = study.trials + len(controls(study))
-        ended = [t for t in (*self.ledger.trials, *self.ledger.controls) if t.state in _ENDED]
+        ended = [t for t in (*self.ledger.trials, *self.ledger.controls) if t.has_ended]
         return len(ended) >= planned
 
     @property
@@ -82,11 +81,9 @@ class CohortQueue:
             cohort=cohort,
             seed=trials[0].seed,
             members={
-                t.name: None if t.is_control else t.parameters
-                for t in trials
-                if t.state not in _ENDED
+                t.name: None if t.is_control else t.parameters for t in trials if not t.has_ended
             },
-            ended={t.name: t.history for t in trials if t.state in _ENDED},
+            ended={t.name: t.history for t in trials if t.has_ended},
         )
         self._running[cohort] = job
         self.ledger.begin(list(job.members))
@@ -103,7 +100,7 @@ class CohortQueue:
             self._crashes[report["cohort"]] = report["crashed"]
         else:
             for part in report["progress"]:
-                if self.ledger.trial(part["name"]).state not in _ENDED:  # else it is old news
+                if not self.ledger.trial(part["name"]).has_ended:  # else it is old news
                     self.on_change(self.ledger.progress(Progress(**part)))
 
     def finished(self, cohort: str, *, died: bool = False) -> None:
@@ -116,7 +113,7 @@ class CohortQueue:
             died: Whether its process died without a word.
         """
         job = self._running.pop(cohort)
-        left = [name for name in job.members if self.ledger.trial(name).state not in _ENDED]
+        left = [name for name in job.members if not self.ledger.trial(name).has_ended]
         if not left or self.refused:
             return
         reason = self._crashes.pop(cohort, "")
@@ -151,7 +148,7 @@ class CohortQueue:
         for number in range(generations(study)):
             trials = self._plan_generation(number)
             learns = study.search.method in _MODEL_BASED
-            if learns and any(trial.state not in _ENDED for trial in trials):
+            if learns and any(not trial.has_ended for trial in trials):
                 break
         known = {trial.name for trial in ledger.controls}
         for planned in controls(study):
@@ -160,7 +157,7 @@ class CohortQueue:
         self._waiting = deque(
             cohort
             for cohort, trials in ledger.cohorts().items()
-            if cohort not in self._running and any(t.state not in _ENDED for t in trials)
+            if cohort not in self._running and any(not t.has_ended for t in trials)
         )
 
     def _plan_generation(self, number: int) -> list[TrialRecord]:

@@ -38,6 +38,7 @@ class SweepView:
         self._best: ConfigurationSummary | None = None
         self._started = time.monotonic()
         self._epochs_before = 0
+        self._total = 0
         self._last_line = 0.0
         self._live = Live(
             console=console, get_renderable=self._render, refresh_per_second=_REFRESH_A_SECOND
@@ -67,7 +68,7 @@ class SweepView:
     def on_start(self, ledger: Ledger, cohorts_at_once: int) -> None:
         """Prints what is left to do and begins to measure the time."""
         study = ledger.study
-        ended = sum(trial.state in _ENDED for trial in (*ledger.trials, *ledger.controls))
+        ended = sum(trial.has_ended for trial in (*ledger.trials, *ledger.controls))
         self._console.print(
             f"[bold]{escape(study.name)}[/]: {study.configurations} configurations × "
             f"{len(study.seed_list)} seeds = {study.trials} trials"
@@ -79,6 +80,7 @@ class SweepView:
         self._ledger = ledger
         self._started = time.monotonic()
         self._epochs_before = self._epochs()
+        self._total = cost(study).student_epochs
         self._find_best()
 
     def on_change(self, trial: TrialRecord) -> None:
@@ -104,8 +106,8 @@ class SweepView:
 
     def _bar(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))
-        total = self._total()
-        bar = ProgressBar(total=total, completed=min(self._epochs(), total), width=24)
+        completed = min(self._epochs(), self._total)
+        bar = ProgressBar(total=self._total, completed=completed, width=24)
         table.add_row(bar, self._status_line())
         return table
 
@@ -150,14 +152,11 @@ class SweepView:
         seconds = time.monotonic() - self._started
         if trained <= 0:
             return "time left: measuring"
-        left = max(0, self._total() - self._epochs()) * seconds / trained
+        left = max(0, self._total - self._epochs()) * seconds / trained
         return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"
 
     def _epochs(self) -> int:
         return sum(len(trial.history) for trial in list(self._trials.values()))
-
-    def _total(self) -> int:
-        return cost(self._study).student_epochs
 
     def _planned_trials(self) -> int:
         study = self._study

@@ -214,11 +214,15 @@ class Student:
         }
         save_atomically(content, checkpoint_path(self.member.folder))
 
-    def resume(self) -> bool:
-        """Loads the checkpoint if there is one, and returns whether there was."""
+    def resume(self) -> None:
+        """Loads the checkpoint if there is one.
+
+        Raises:
+            UserError: If it cannot be read, or is of another trial or seed.
+        """
         path = checkpoint_path(self.member.folder)
         if not path.exists():
-            return False
+            return
         saved = load_checkpoint(path, self._group.device)
         if (saved["trial"], saved["seed"]) != (self.member.name, self._seed):
             raise UserError(
@@ -229,14 +233,12 @@ class Student:
         self._optimizer.load_state_dict(saved["optimizer"])
         self.epoch, self.history = saved["epoch"], list(saved["history"])
         self.seconds = saved["seconds"]
-        return True
 
-    def save_network(self, model: ModelSpec, num_classes: int) -> Path:
-        """Writes the bare student without adaptors, and returns the file's path."""
-        path = student_path(self.member.folder)
+    def save_network(self, model: ModelSpec, num_classes: int) -> None:
+        """Writes the bare student without adaptors."""
         if self._group.rank == 0:
+            path = student_path(self.member.folder)
             save_network(self.network, model, num_classes, path, {"trial": self.member.name})
-        return path
 
     def wait(self) -> None:
         """Waits until every worker has come here, so that files of worker 0 are there for all."""
