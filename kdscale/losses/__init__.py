@@ -4,13 +4,15 @@ Conventions: teacher first in every KL; T² inside the value; mean over the batc
 says what else is in the number and where paper and official code disagree.
 """
 
+from kdscale.losses._batch import Batch
 from kdscale.losses._dkd import DKD, dkd
 from kdscale.losses._gather import gather_batch
 from kdscale.losses._kd import KD, kd
 from kdscale.losses._ldrld import LDRLD, ldrld, ldrld_local, ldrld_rntk
-from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
+from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Reads, Term
 from kdscale.losses._objective import Objective, TermConfig
 from kdscale.losses._rsd import AAD, RSD, rsd
+from kdscale.losses._schedule import Schedule, ScheduleName
 
 METHODS: dict[str, Method] = {
     "kd": KD,
@@ -23,10 +25,15 @@ METHODS: dict[str, Method] = {
 __all__ = [
     "AAD",
     "METHODS",
+    "Batch",
     "Hyperparameter",
     "Method",
+    "Needs",
     "Objective",
     "PairShapes",
+    "Reads",
+    "Schedule",
+    "ScheduleName",
     "Term",
     "TermConfig",
     "dkd",

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdscale.losses._batch import Batch
 from kdscale.losses._method import (
     Hyperparameter,
     Method,
     PairShapes,
     Term,
-    needs_logits,
     refuse_unequal_classes,
 )
 from kdscale.losses._numerics import (
@@ -21,7 +21,6 @@ from kdscale.losses._numerics import (
     require_same_shape,
     without_classes,
 )
-from kdscale.outputs import Outputs
 from kdscale.records import Value
 
 
@@ -75,9 +74,14 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     beta = float(hyperparameters["beta"])
     temperature = float(hyperparameters["temperature"])
 
-    def term(student: Outputs, teacher: Outputs, target: Tensor) -> Tensor:
+    def term(batch: Batch) -> Tensor:
         return dkd(
-            student.logits, teacher.logits, target, alpha=alpha, beta=beta, temperature=temperature
+            batch.student.logits,
+            batch.teacher.logits,
+            batch.target,
+            alpha=alpha,
+            beta=beta,
+            temperature=temperature,
         )
 
     return term
@@ -93,6 +97,7 @@ DKD = Method(
     name="dkd",
     title="Decoupled knowledge distillation",
     source="Zhao et al., CVPR 2022, arXiv 2203.08679",
+    reads=("logits", "labels"),
     hyperparameters=(
         Hyperparameter(
             "alpha", 1.0, "weight of TCKD, the target against the rest", low=0, search=(0.5, 2)
@@ -114,6 +119,5 @@ DKD = Method(
         ),
     ),
     build=_build,
-    needs=needs_logits,
     refuse=_refuse,
 )

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from kdscale.losses._batch import Batch
 from kdscale.losses._method import (
     Hyperparameter,
     Method,
     PairShapes,
     Term,
-    needs_logits,
     refuse_unequal_classes,
 )
 from kdscale.losses._numerics import full_precision, mean_kl, require_same_shape
-from kdscale.outputs import Outputs
 from kdscale.records import Value
 
 
@@ -46,8 +45,8 @@ def kd(z_s: Tensor, z_t: Tensor, *, temperature: float) -> Tensor:
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     temperature = float(hyperparameters["temperature"])
 
-    def term(student: Outputs, teacher: Outputs, target: Tensor) -> Tensor:
-        return kd(student.logits, teacher.logits, temperature=temperature)
+    def term(batch: Batch) -> Tensor:
+        return kd(batch.student.logits, batch.teacher.logits, temperature=temperature)
 
     return term
 
@@ -60,6 +59,7 @@ KD = Method(
     name="kd",
     title="Knowledge distillation",
     source="Hinton, Vinyals, Dean, NIPS 2014 workshop, arXiv 1503.02531",
+    reads=("logits",),
     hyperparameters=(
         Hyperparameter(
             "temperature",
@@ -71,6 +71,5 @@ KD = Method(
         ),
     ),
     build=_build,
-    needs=needs_logits,
     refuse=_refuse,
 )

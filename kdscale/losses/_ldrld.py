@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from kdscale.losses._batch import Batch
 from kdscale.losses._method import (
     Hyperparameter,
     Method,
     PairShapes,
     Term,
-    needs_logits,
     refuse_unequal_classes,
 )
 from kdscale.losses._numerics import (
@@ -22,7 +22,6 @@ from kdscale.losses._numerics import (
     require_same_shape,
     without_classes,
 )
-from kdscale.outputs import Outputs
 from kdscale.records import Value
 
 # Constants of the adaptive decay weight; the paper fixes them for all experiments.
@@ -175,10 +174,10 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     temperature = float(hyperparameters["temperature"])
     include_group = bool(hyperparameters["include_group"])
 
-    def term(student: Outputs, teacher: Outputs, target: Tensor) -> Tensor:
+    def term(batch: Batch) -> Tensor:
         return ldrld(
-            student.logits,
-            teacher.logits,
+            batch.student.logits,
+            batch.teacher.logits,
             alpha=alpha,
             beta=beta,
             depth=depth,
@@ -203,6 +202,7 @@ LDRLD = Method(
     name="ldrld",
     title="Local dense relational logit distillation",
     source="Xu et al., ICCV 2025, arXiv 2507.15911",
+    reads=("logits",),
     hyperparameters=(
         Hyperparameter(
             "alpha",
@@ -238,6 +238,5 @@ LDRLD = Method(
         ),
     ),
     build=_build,
-    needs=needs_logits,
     refuse=_refuse,
 )

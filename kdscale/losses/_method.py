@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from kdscale.errors import UserError, did_you_mean
-from kdscale.outputs import Need, Outputs, OutputShapes
+from kdscale.losses._batch import Batch
+from kdscale.outputs import LOGITS, Need, OutputShapes
 from kdscale.records import Value
 
-Term = Callable[[Outputs, Outputs, Tensor], Tensor]
-"""(student, teacher, target ``[B]`` int64) -> scalar loss; an nn.Module if it owns parameters."""
+Term = Callable[[Batch], Tensor]
+"""One step of one method -> scalar loss; an nn.Module if it owns parameters or memory."""
+
+Reads = Literal[
+    "logits",
+    "embedding",
+    "map",
+    "class maps",
+    "stages",
+    "pre-activations",
+    "classifier",
+    "tail",
+    "labels",
+    "index",
+    "second view",
+    "memory",
+    "adaptor",
+]
+"""What a method may ask for, as the table of methods spells it."""
+
+NUMBERS = r"-?\d+(\.\d+)?( -?\d+(\.\d+)?)*"
+"""The pattern of a hyperparameter that is a list of numbers: ``2 1.5 -1``."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +51,8 @@ class Hyperparameter:
         high: Largest allowed value.
         low_open: ``low`` itself is refused.
         choices: The allowed words of a string.
+        pattern: The regular expression that a string without choices must match.
+        pattern_help: That pattern in words.
         search: The range that papers searched.
     """
 
@@ -38,12 +63,17 @@ class Hyperparameter:
     high: float | None = None
     low_open: bool = False
     choices: tuple[str, ...] = ()
+    pattern: str = ""
+    pattern_help: str = ""
     search: tuple[float, float] | None = None
 
     def broken_rule(self, value: Value) -> str:
         """Returns the rule that ``value`` breaks, stated positively, or an empty string."""
         if isinstance(self.default, bool):
             return "" if isinstance(value, bool) else "must be true or false"
+        if isinstance(self.default, str) and self.pattern:
+            fits = isinstance(value, str) and re.fullmatch(self.pattern, value)
+            return "" if fits else f"must be {self.pattern_help}"
         if isinstance(self.default, str):
             return "" if value in self.choices else f"must be one of {', '.join(self.choices)}"
         if isinstance(value, bool | str) or not math.isfinite(value):
@@ -59,17 +89,40 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class PairShapes:
-    """The shapes that a method is built for.
+    """What a method is built for.
 
     Attributes:
         student: The student's output shapes.
         teacher: The teacher's output shapes.
         batch_size: Images in the global batch, over all workers.
+        train_labels: Labels of the whole training split, int64 ``[n]`` on the CPU, for methods
+            that remember images; None where there is no training split.
     """
 
     student: OutputShapes
     teacher: OutputShapes
     batch_size: int
+    train_labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The outputs that a method asks of the two networks.
+
+    Attributes:
+        student: Of the student.
+        teacher: Of the teacher.
+        second_view: The same outputs also for a second, strongly augmented view of each image.
+    """
+
+    student: frozenset[Need] = LOGITS
+    teacher: frozenset[Need] = LOGITS
+    second_view: bool = False
+
+
+def needs_logits(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
+    """Returns the needs of a method that reads logits alone."""
+    return Needs()
 
 
 @dataclass(frozen=True)
@@ -80,21 +133,30 @@ class Method:
         name: Its name in study files.
         title: Its full name.
         source: Authors, venue, arXiv number.
+        reads: All that it may ask for.
         hyperparameters: All of them, in the order to list them.
         build: Makes the term from shapes and complete hyperparameters (see `complete`).
-        needs: The outputs it asks for under these hyperparameters.
-        refuse: Why it cannot serve this pair, or an empty string.
-        couples_batch: It looks across the batch, so its inputs are gathered over all workers.
+        needs: The outputs it asks for from this pair under these hyperparameters.
+        refuse: Why it cannot serve this pair, or an empty string; asked before ``needs``.
+        couples_batch: It looks across the batch, so what it needs is gathered over all workers.
+        student: What becomes of the student's end: nothing, or the network of that name
+            in `kdscale.models` (SimKD's projector, NORM's expansion), which stays after training.
+        dense: It is for networks that put out a map of logits.
+        weight: The published weight, where a study file says nothing.
     """
 
     name: str
     title: str
     source: str
+    reads: tuple[Reads, ...]
     hyperparameters: tuple[Hyperparameter, ...]
     build: Callable[[PairShapes, Mapping[str, Value]], Term]
-    needs: Callable[[Mapping[str, Value]], frozenset[Need]]
     refuse: Callable[[PairShapes, Mapping[str, Value]], str]
+    needs: Callable[[PairShapes, Mapping[str, Value]], Needs] = needs_logits
     couples_batch: bool = False
+    student: Literal["", "simkd", "norm"] = ""
+    dense: bool = False
+    weight: float = 1.0
 
     def complete(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Returns every hyperparameter's value: the given ones, and defaults for the rest.
@@ -118,11 +180,6 @@ class Method:
         return {
             name: type(item.default)(given.get(name, item.default)) for name, item in known.items()
         }
-
-
-def needs_logits(hyperparameters: Mapping[str, Value]) -> frozenset[Need]:
-    """Returns the needs of a method that reads logits alone."""
-    return frozenset({"logits"})
 
 
 def refuse_unequal_classes(shapes: PairShapes) -> str:

@@ -6,17 +6,19 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.errors import UserError, did_you_mean
-from kdscale.losses._gather import gather_batch
-from kdscale.losses._method import PairShapes, Term
+from kdscale.losses._batch import Batch
+from kdscale.losses._gather import gather_outputs, gather_rows
+from kdscale.losses._method import Needs, PairShapes, Term
 from kdscale.losses._numerics import widen
-from kdscale.outputs import Need, Outputs
+from kdscale.losses._schedule import Schedule
+from kdscale.outputs import LOGITS, Need, Outputs
 from kdscale.records import Value
 
 RESERVED_NAMES = ("loss", "ce")
@@ -29,31 +31,38 @@ class TermConfig:
     Attributes:
         name: Its label in metrics, unique in the objective; not ``loss`` or ``ce``.
         method: The method's name.
-        weight: Multiplies the method's value in the objective.
+        weight: Multiplies the method's value in the objective; None takes the published weight.
         hyperparameters: Given hyperparameters by name; the others take their defaults.
+        schedule: How the weight changes over the epochs.
+        per_worker: A method that looks across the batch sees this worker's part of it alone, as
+            most authors' code does, so that the loss depends on the number of workers.
     """
 
     name: str
     method: str
-    weight: float = 1.0
+    weight: float | None = None
     hyperparameters: Mapping[str, Value] = field(default_factory=dict)
+    schedule: Schedule = field(default_factory=Schedule)
+    per_worker: bool = False
 
 
 @dataclass(frozen=True)
 class _BuiltTerm:
     name: str
     weight: float
-    couples_batch: bool
-    needs: frozenset[Need]
+    schedule: Schedule
+    gathers: bool
+    needs: Needs
+    salt: int
     term: Term
 
 
 class Objective(nn.Module):
     """Cross-entropy + weighted methods: what a student minimises.
 
-    Its parameters, if it has any (RSD's decoupler), train with the student's and are thrown away
-    with the objective. They are initialised from (seed, term name) alone and leave the global
-    random state untouched.
+    Its parameters and memories, if it has any (RSD's decoupler, CRD's banks), train with the
+    student and are thrown away with the objective. They are initialised from (seed, term name)
+    alone and leave the global random state untouched.
 
     Args:
         ce_weight: Multiplies the mean cross-entropy of the student's logits.
@@ -61,9 +70,13 @@ class Objective(nn.Module):
         terms: The weighted methods; may be empty.
         shapes: Student's and teacher's output shapes and the global batch size.
         seed: The trial's seed.
+        ce_start_epoch: The first epoch with the cross-entropy: for methods that prepare the
+            student's features alone first (AB, FT).
 
     Attributes:
-        needs: What the networks must put out; always with ``logits``.
+        student_needs: What the student must put out; always with ``logits``.
+        teacher_needs: What the teacher must put out; always with ``logits``.
+        second_view: Whether a term asks for a second view of each image.
 
     Raises:
         UserError: A bad weight, name or hyperparameter, or a method that cannot serve this pair.
@@ -76,6 +89,7 @@ class Objective(nn.Module):
         terms: Sequence[TermConfig],
         shapes: PairShapes,
         seed: int,
+        ce_start_epoch: int = 1,
     ) -> None:
         super().__init__()
         _require_weight("ce_weight", ce_weight)
@@ -84,31 +98,65 @@ class Objective(nn.Module):
         _require_unique_names([term.name for term in terms])
         self.ce_weight = ce_weight
         self.label_smoothing = label_smoothing
+        self._ce_schedule = Schedule(start_epoch=ce_start_epoch)
         self._terms = [_build_term(term, shapes, seed) for term in terms]
         # Registers the terms that own parameters.
         self.adaptors = nn.ModuleList(
             built.term for built in self._terms if isinstance(built.term, nn.Module)
         )
-        self.needs: frozenset[Need] = frozenset[Need]({"logits"}).union(
-            *(built.needs for built in self._terms)
-        )
-        self._coupled_needs: frozenset[Need] = frozenset[Need]().union(
-            *(built.needs for built in self._terms if built.couples_batch)
-        )
+        needs = [built.needs for built in self._terms]
+        self.student_needs: frozenset[Need] = LOGITS.union(*(need.student for need in needs))
+        self.teacher_needs: frozenset[Need] = LOGITS.union(*(need.teacher for need in needs))
+        self.second_view = any(need.second_view for need in needs)
+        # The epoch's weights: a tensor, so that a compiled step need not be compiled each epoch.
+        weights = torch.zeros(1 + len(self._terms), dtype=torch.float64)
+        self.register_buffer("_weights", weights, persistent=False)
+        self._active = [False] * (1 + len(self._terms))
+        self.start_epoch(1, 1)
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Sets the weights of an epoch; a term of weight 0 is not computed.
+
+        Args:
+            epoch: The epoch, from 1.
+            epochs: Epochs of a full trial.
+        """
+        self._epoch, self._epochs = epoch, epochs
+        weights = [self.ce_weight * self._ce_schedule.factor(epoch, epochs)]
+        factors = [built.schedule.factor(epoch, epochs) for built in self._terms]
+        weights += [built.weight * f for built, f in zip(self._terms, factors, strict=True)]
+        self._active = [True] + [factor > 0 for factor in factors]
+        buffer = self.get_buffer("_weights")
+        buffer.copy_(torch.tensor(weights, dtype=torch.float64))
 
     def forward(
-        self, student: Outputs, teacher: Outputs | None, target: Tensor
+        self,
+        student: Outputs,
+        teacher: Outputs | None,
+        target: Tensor,
+        *,
+        index: Tensor | None = None,
+        second_view: tuple[Outputs, Outputs | None] | None = None,
+        key: int = 0,
+        first: int = 0,
+        whole: int | None = None,
     ) -> dict[str, Tensor]:
         """Returns the loss and its unweighted parts, all scalars in float32 at least.
 
-        ``loss`` is ce_weight x ``ce`` + Σ weight x term, and the only one with a gradient. ``ce``
-        and one entry per term name hold the parts before their weights. Terms that look across
-        the batch see the global batch of all workers (see `gather_batch`).
+        ``loss`` is ce_weight x ``ce`` + Σ weight x factor x term, and the only one with a
+        gradient. ``ce`` and one entry per term name hold the parts before their weights; a term
+        outside its epochs is 0. Terms that look across the batch see the global batch of all
+        workers (see `gather_batch`).
 
         Args:
             student: The student's outputs for this worker's batch.
             teacher: The teacher's, computed without gradient; None only if there are no terms.
             target: Labels, int64 ``[B]``.
+            index: The images' numbers in the training split, int64 ``[B]``.
+            second_view: Student's and teacher's outputs for the second view, if a term asks.
+            key: Seed of the step's random numbers, the same on all workers.
+            first: Place of this worker's first image in the global batch.
+            whole: Images in the global batch; None if there is one worker.
 
         Raises:
             ValueError: There are terms but no teacher.
@@ -118,24 +166,52 @@ class Objective(nn.Module):
         with torch.autocast(student.logits.device.type, enabled=False):
             student = _widen(student)
             ce = F.cross_entropy(student.logits, target, label_smoothing=self.label_smoothing)
-            loss = self.ce_weight * ce
+            weights: Tensor = self.get_buffer("_weights")
+            loss = weights[0].to(ce.dtype) * ce
             parts = {"ce": ce.detach()}
             if teacher is not None:
-                for built, value in self._values(student, _widen(teacher), target):
-                    loss = loss + built.weight * value
+                student_2, teacher_2 = second_view or (None, None)
+                batch = Batch(
+                    student,
+                    _widen(teacher),
+                    target,
+                    index,
+                    self._epoch,
+                    self._epochs,
+                    key,
+                    first,
+                    whole,
+                    None if student_2 is None else _widen(student_2),
+                    None if teacher_2 is None else _widen(teacher_2),
+                )
+                for number, built in enumerate(self._terms, start=1):
+                    if not self._active[number]:
+                        parts[built.name] = torch.zeros_like(parts["ce"])
+                        continue
+                    value = built.term(_see(built, batch))
+                    loss = loss + weights[number].to(value.dtype) * value
                     parts[built.name] = value.detach()
         return {"loss": loss, **parts}
 
-    def _values(
-        self, student: Outputs, teacher: Outputs, target: Tensor
-    ) -> Iterator[tuple[_BuiltTerm, Tensor]]:
-        """Yields each term with its unweighted value."""
-        batch = gathered = (student, teacher, target)
-        if self._coupled_needs:
-            needs = self._coupled_needs
-            gathered = (_gather(student, needs), _gather(teacher, needs), gather_batch(target))
-        for built in self._terms:
-            yield built, built.term(*(gathered if built.couples_batch else batch))
+
+def _see(built: _BuiltTerm, batch: Batch) -> Batch:
+    """Returns the batch as one term sees it."""
+    batch = replace(batch, key=batch.key ^ built.salt)
+    if not built.gathers:
+        return batch
+    needs = built.needs
+    second = batch.student_2, batch.teacher_2
+    return replace(
+        batch,
+        student=gather_outputs(batch.student, needs.student),
+        teacher=gather_outputs(batch.teacher, needs.teacher),
+        target=gather_rows(batch.target),
+        index=None if batch.index is None else gather_rows(batch.index),
+        first=0,
+        whole=None,
+        student_2=None if second[0] is None else gather_outputs(second[0], needs.student),
+        teacher_2=None if second[1] is None else gather_outputs(second[1], needs.teacher),
+    )
 
 
 def _build_term(config: TermConfig, shapes: PairShapes, seed: int) -> _BuiltTerm:
@@ -146,24 +222,34 @@ def _build_term(config: TermConfig, shapes: PairShapes, seed: int) -> _BuiltTerm
         hint = did_you_mean(config.method, METHODS) or f"known: {', '.join(METHODS)}"
         raise UserError(f'{label}: there is no method "{config.method}" ({hint})')
     method = METHODS[config.method]
-    _require_weight(f"{label}: weight", config.weight)
+    weight = method.weight if config.weight is None else config.weight
+    _require_weight(f"{label}: weight", weight)
     hyperparameters = method.complete(config.hyperparameters)
+    if method.dense != shapes.student.dense:
+        task = "dense prediction" if method.dense else "classification"
+        raise UserError(f"{label}: {method.name} is for {task}, which this pair of networks is not")
     if reason := method.refuse(shapes, hyperparameters):
         raise UserError(f"{label}: {reason}")
-    with _keyed_random_state(f"{seed}/{config.name}"):
+    digest = hashlib.sha256(f"{seed}/{config.name}".encode()).digest()
+    with _random_state(int.from_bytes(digest[:8], "little") >> 1):
         term = method.build(shapes, hyperparameters)
     return _BuiltTerm(
-        config.name, config.weight, method.couples_batch, method.needs(hyperparameters), term
+        config.name,
+        weight,
+        config.schedule,
+        method.couples_batch and not config.per_worker,
+        method.needs(shapes, hyperparameters),
+        int.from_bytes(digest[8:15], "little"),
+        term,
     )
 
 
 @contextmanager
-def _keyed_random_state(key: str) -> Iterator[None]:
-    """Seeds the CPU's global generator from ``key`` inside the block and restores it after."""
-    digest = hashlib.sha256(key.encode()).digest()
+def _random_state(seed: int) -> Iterator[None]:
+    """Seeds the CPU's global generator inside the block and restores it after."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that would reseed accelerators too.
-        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -181,16 +267,12 @@ def _require_unique_names(names: Sequence[str]) -> None:
 
 
 def _widen(outputs: Outputs) -> Outputs:
-    return Outputs(
-        widen(outputs.logits),
-        widen(outputs.embedding),
-        tuple(widen(stage) for stage in outputs.stages),
+    return replace(
+        outputs,
+        logits=widen(outputs.logits),
+        embedding=widen(outputs.embedding),
+        map=widen(outputs.map),
+        class_maps=widen(outputs.class_maps),
+        stages={number: widen(part) for number, part in outputs.stages.items()},
+        preactivations={number: widen(part) for number, part in outputs.preactivations.items()},
     )
-
-
-def _gather(outputs: Outputs, needs: frozenset[Need]) -> Outputs:
-    """Returns the outputs of the global batch: logits, and the embedding if it is needed."""
-    embedding = outputs.embedding
-    if embedding is None or "embedding" not in needs:
-        return Outputs(gather_batch(outputs.logits))
-    return Outputs(gather_batch(outputs.logits), gather_batch(embedding))

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdscale.losses._batch import Batch
 from kdscale.losses._method import (
     Hyperparameter,
     Method,
+    Needs,
     PairShapes,
     Term,
     refuse_unequal_classes,
 )
 from kdscale.losses._numerics import full_precision, require_same_shape
-from kdscale.outputs import Need, Outputs
+from kdscale.outputs import present
 from kdscale.records import Value
 
 STD_OFFSET = 1e-5
@@ -112,10 +114,9 @@ class _EmbeddingTerm(nn.Module):
         self.lambda_ = lambda_
         self.kappa = kappa
 
-    def forward(self, student: Outputs, teacher: Outputs, target: Tensor) -> Tensor:
-        if student.embedding is None or teacher.embedding is None:
-            raise ValueError("rsd's embedding variant needs the embeddings of both networks")
-        return self.lambda_ * rsd(self.aad(student.embedding), teacher.embedding, kappa=self.kappa)
+    def forward(self, batch: Batch) -> Tensor:
+        projected = self.aad(present(batch.student.embedding))
+        return self.lambda_ * rsd(projected, present(batch.teacher.embedding), kappa=self.kappa)
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
@@ -125,16 +126,16 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
         aad = AAD(shapes.student.embedding, shapes.teacher.embedding, int(hyperparameters["gamma"]))
         return _EmbeddingTerm(aad, lambda_, kappa)
 
-    def term(student: Outputs, teacher: Outputs, target: Tensor) -> Tensor:
-        return lambda_ * rsd(student.logits, teacher.logits, kappa=kappa)
+    def term(batch: Batch) -> Tensor:
+        return lambda_ * rsd(batch.student.logits, batch.teacher.logits, kappa=kappa)
 
     return term
 
 
-def _needs(hyperparameters: Mapping[str, Value]) -> frozenset[Need]:
+def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
     if hyperparameters["variant"] == "embedding":
-        return frozenset({"embedding"})
-    return frozenset({"logits"})
+        return Needs(frozenset({"embedding"}), frozenset({"embedding"}))
+    return Needs()
 
 
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
@@ -150,6 +151,7 @@ RSD = Method(
     name="rsd",
     title="Redundancy suppression distillation",
     source="Zhang et al., ICCV 2025, arXiv 2507.21844",
+    reads=("embedding", "logits", "adaptor"),
     hyperparameters=(
         Hyperparameter(
             "lambda",

@@ -1,0 +1,7 @@
+"""Straightforward forms of one family of methods: dense."""
+
+from __future__ import annotations
+
+from plain._form import Forms
+
+FORMS: tuple[Forms, ...] = ()

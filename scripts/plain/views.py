@@ -1,0 +1,7 @@
+"""Straightforward forms of one family of methods: views."""
+
+from __future__ import annotations
+
+from plain._form import Forms
+
+FORMS: tuple[Forms, ...] = ()
