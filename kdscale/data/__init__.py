@@ -13,6 +13,7 @@ from kdscale.data._spec import (
     ImageFolderSpec,
 )
 from kdscale.data._split import ArraySplit, Split, fingerprint
+from kdscale.data._strong import strong_views
 from kdscale.data._task import TaskData, normalise
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "load_data",
     "load_test",
     "normalise",
+    "strong_views",
 ]

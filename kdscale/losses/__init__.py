@@ -10,9 +10,9 @@ from kdscale.losses._gather import gather_batch
 from kdscale.losses._kd import KD, kd
 from kdscale.losses._ldrld import LDRLD, ldrld, ldrld_local, ldrld_rntk
 from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Reads, Term
-from kdscale.losses._objective import Objective, TermConfig
+from kdscale.losses._objective import Objective, TermConfig, common_hyperparameters
 from kdscale.losses._rsd import AAD, RSD, rsd
-from kdscale.losses._schedule import Schedule, ScheduleName
+from kdscale.losses._schedule import Schedule, ScheduleKind
 
 METHODS: dict[str, Method] = {
     "kd": KD,
@@ -33,9 +33,10 @@ __all__ = [
     "PairShapes",
     "Reads",
     "Schedule",
-    "ScheduleName",
+    "ScheduleKind",
     "Term",
     "TermConfig",
+    "common_hyperparameters",
     "dkd",
     "gather_batch",
     "kd",

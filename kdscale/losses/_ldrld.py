@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdscale.losses._batch import Batch
@@ -20,6 +21,7 @@ from kdscale.losses._numerics import (
     full_precision,
     mean_kl,
     require_same_shape,
+    with_gradient,
     without_classes,
 )
 from kdscale.records import Value
@@ -68,9 +70,20 @@ def ldrld(
         At d > C - 2 the code's RNTK silently becomes plain KD; here that is refused.
     """
     top = _top_classes(z_s, z_t, depth)
-    s, t = z_s / temperature, z_t / temperature
-    both = alpha * _local(s, t, top, include_group) + beta * _rntk(s, t, top)
-    return both * temperature**2
+
+    def composed(z_s: Tensor, z_t: Tensor) -> Tensor:
+        s, t = z_s / temperature, z_t / temperature
+        both = alpha * _local(s, t, top, include_group) + beta * _rntk(s, t, top)
+        return both * temperature**2
+
+    def fused(z_s: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:
+        scores = torch.stack((z_s, z_t)).div_(temperature)
+        # The T² of the loss times the 1 / T of the division leaves one T in the gradient.
+        weights = alpha * temperature, beta * temperature
+        value, gradient = _value_and_gradient(scores, top, *weights, include_group)
+        return value * temperature, gradient
+
+    return with_gradient(composed, fused, z_s, z_t)
 
 
 @full_precision
@@ -139,9 +152,9 @@ def _local(s: Tensor, t: Tensor, top: Tensor, include_group: bool) -> Tensor:
     """Returns `ldrld_local` / T² for logits that are already divided by T."""
     batch_size, depth = top.shape
     top_s, top_t = s.gather(1, top), t.gather(1, top)
-    # All d x d differences at once; the weights are zero where rank i >= rank j.
+    # All d x d differences at once: the pairs (i, j) and (j, i) are one, so each counts half.
     pairs = binary_kl(_differences(top_s), _differences(top_t))
-    weighted = (pairs * _pair_weights(top_s, depth)).sum() / batch_size
+    weighted = (pairs * _pair_weights(top_s, depth)).sum() / (2 * batch_size)
     pair_count = depth * (depth - 1) // 2
     if not include_group:
         return weighted / pair_count
@@ -153,18 +166,60 @@ def _rntk(s: Tensor, t: Tensor, top: Tensor) -> Tensor:
     return mean_kl(without_classes(s, top), without_classes(t, top))
 
 
+def _value_and_gradient(
+    scores: Tensor, top: Tensor, alpha: float, beta: float, include_group: bool
+) -> tuple[Tensor, Tensor]:
+    """Returns alpha `_local` + beta `_rntk` and its gradient in the student's scores ``[B, C]``.
+
+    Each part is Σ_c p_c (log p_c - log q_c) over some classes, p the teacher's softmax over them
+    and q the student's; its gradient in the student's scores is q - p. A pair is the two-way
+    softmax p_ij = σ(t_i - t_j), p_ji = 1 - p_ij: with symmetric weights w, zero at i = j, all
+    pairs together are Σ_ij w_ij p_ij (log p_ij - log q_ij), and the gradient in the i-th score is
+    Σ_j w_ij (q_ij - p_ij). So one d x d matrix an image serves, without a list of pairs.
+
+    Args:
+        scores: Student's and teacher's logits / T ``[2, B, C]``; overwritten.
+        top: The student's top classes ``[B, d]``.
+        alpha: Weight of the local part.
+        beta: Weight of the remaining classes.
+        include_group: The local part holds the whole group.
+    """
+    batch_size, depth = top.shape
+    local = alpha / (batch_size * (depth * (depth - 1) // 2 + include_group))
+    index = top.expand(2, -1, -1)
+    top_scores = scores.gather(2, index)
+
+    weights = local * _pair_weights(top_scores, depth)
+    value, of_pairs = _weighted_kl(F.logsigmoid(_differences(top_scores)), weights)
+    of_top = of_pairs.sum(dim=2)
+    if include_group:
+        group, of_group = _weighted_kl(top_scores.log_softmax(dim=2), local)
+        value, of_top = value + group, of_top + of_group
+
+    # The top classes leave the softmax over the rest as in `without_classes`: there q = p = 0.
+    scores.scatter_(2, index, torch.finfo(scores.dtype).min / 2)
+    rest, gradient = _weighted_kl(scores.log_softmax(dim=2), beta / batch_size)
+    return value + rest, gradient.scatter_(1, top, of_top)
+
+
+def _weighted_kl(logs: Tensor, weights: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Returns Σ w p (log p - log q), a scalar, and w (q - p) for ``[log q, log p]``."""
+    (log_q, log_p), (q, p) = logs, logs.exp()
+    value = (p * weights).mul_(log_p - log_q).sum()
+    return value, q.sub_(p).mul_(weights)
+
+
 def _differences(z: Tensor) -> Tensor:
-    """Returns z_i - z_j at ``[b, i, j]`` for scores ``[B, d]``."""
-    return z.unsqueeze(2) - z.unsqueeze(1)
+    """Returns z_i - z_j at ``[..., i, j]`` for scores ``[..., d]``."""
+    return z.unsqueeze(-1) - z.unsqueeze(-2)
 
 
 def _pair_weights(like: Tensor, depth: int) -> Tensor:
-    """Returns the adaptive decay weights w_ij ``[d, d]``, zero unless i < j."""
+    """Returns the adaptive decay weights w_ij ``[d, d]``, symmetric, zero at i = j."""
     ranks = torch.arange(1, depth + 1, dtype=like.dtype, device=like.device)
     decay = torch.exp(-RANK_DECAY * ranks)
-    # j - i, which is |i - j| above the diagonal, the only part that is kept.
-    gap = ranks - ranks.unsqueeze(1)
-    return (RANK_SCALE * torch.outer(decay, decay) / (GAP_OFFSET + gap)).triu(1)
+    gap = (ranks - ranks.unsqueeze(1)).abs()
+    return (RANK_SCALE * torch.outer(decay, decay) / (GAP_OFFSET + gap)).fill_diagonal_(0)
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:

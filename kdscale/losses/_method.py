@@ -158,6 +158,18 @@ class Method:
     dense: bool = False
     weight: float = 1.0
 
+    def refusal(self, shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
+        """Returns why it cannot serve this pair, or an empty string.
+
+        Args:
+            shapes: The pair.
+            hyperparameters: Complete hyperparameters.
+        """
+        if self.dense != shapes.student.dense:
+            task = "dense prediction" if self.dense else "classification"
+            return f"{self.name} is for {task}, so networks must put out logits for that"
+        return self.refuse(shapes, hyperparameters)
+
     def complete(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Returns every hyperparameter's value: the given ones, and defaults for the rest.
 

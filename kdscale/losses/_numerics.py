@@ -1,4 +1,5 @@
-"""The arithmetic that several methods share: precision, KL over C classes and over two."""
+"""The arithmetic that several methods share: precision, KL over C classes and over two, and
+gradients that come with the value."""
 
 from __future__ import annotations
 
@@ -97,3 +98,56 @@ def without_classes(z: Tensor, classes: Tensor) -> Tensor:
         classes: Class indices to take out, int64 ``[B, K]``.
     """
     return z.scatter(1, classes, torch.finfo(z.dtype).min / 2)
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Fused = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def with_gradient(loss: Loss, fused: Fused, student: Tensor, teacher: Tensor) -> Tensor:
+    """Returns ``loss(student, teacher)``, a scalar, by way of ``fused`` where only the student learns.
+
+    ``fused`` computes the value together with its gradient, so that autograd has no graph to keep:
+    beside the two inputs only that gradient is saved. ``loss`` is the same function composed of
+    differentiable operators. It computes the value where no gradient is wanted or the teacher
+    wants one, under torch.compile, which fuses it by itself, and where a gradient of the gradient
+    is asked for.
+
+    Args:
+        loss: The loss as a composition, of (student, teacher).
+        fused: The same value with its gradient in the student; called without autograd.
+        student: The student's tensor.
+        teacher: The teacher's tensor.
+    """
+    learns = torch.is_grad_enabled() and student.requires_grad and not teacher.requires_grad
+    if not learns or torch.compiler.is_compiling():
+        return loss(student, teacher)
+    value, _ = _ValueWithGradient.apply(student, teacher, loss, fused)  # type: ignore[no-untyped-call]
+    return value  # type: ignore[no-any-return]
+
+
+class _ValueWithGradient(torch.autograd.Function):
+    """(student, teacher, loss, fused) -> the value and its gradient in the student."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        student: Tensor, teacher: Tensor, loss: Loss, fused: Fused
+    ) -> tuple[Tensor, Tensor]:
+        return fused(student, teacher)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        student, teacher, ctx.loss, _ = inputs
+        ctx.save_for_backward(student, teacher, output[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, of_value: Tensor, _: None) -> tuple[Tensor, None, None, None]:
+        student, teacher, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: this gradient will be differentiated
+            value = ctx.loss(student, teacher)
+            (gradient,) = torch.autograd.grad(value, student, create_graph=True)
+        return of_value * gradient, None, None, None

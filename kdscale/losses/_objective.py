@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdscale.errors import UserError, did_you_mean
 from kdscale.losses._batch import Batch
 from kdscale.losses._gather import gather_outputs, gather_rows
-from kdscale.losses._method import Needs, PairShapes, Term
+from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
 from kdscale.losses._numerics import widen
 from kdscale.losses._schedule import Schedule
 from kdscale.outputs import LOGITS, Need, Outputs
@@ -44,6 +44,29 @@ class TermConfig:
     hyperparameters: Mapping[str, Value] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
     per_worker: bool = False
+
+
+def common_hyperparameters(method: Method) -> tuple[Hyperparameter, ...]:
+    """Returns what a study file may set, and search, of every method: weight and schedule."""
+    found = (
+        Hyperparameter("weight", method.weight, "weight of the method's loss", low=0),
+        Hyperparameter(
+            "schedule",
+            "constant",
+            "how the weight goes from the first epoch to the last: not, along a line or a cosine",
+            choices=("constant", "linear", "cosine"),
+        ),
+        Hyperparameter("final_factor", 0.0, "factor on the weight at the last epoch", low=0),
+        Hyperparameter("warmup_epochs", 0, "epoch e of so many multiplies by e / w too", low=0),
+        Hyperparameter("start_epoch", 1, "first epoch with this method, from 1", low=1),
+        Hyperparameter("stop_epoch", 0, "last epoch with this method; 0: the last of all", low=0),
+    )
+    if not method.couples_batch:
+        return found
+    per_worker = Hyperparameter(
+        "per_worker", False, "see one worker's part of the batch alone, as the authors' code does"
+    )
+    return (*found, per_worker)
 
 
 @dataclass(frozen=True)
@@ -77,6 +100,7 @@ class Objective(nn.Module):
         student_needs: What the student must put out; always with ``logits``.
         teacher_needs: What the teacher must put out; always with ``logits``.
         second_view: Whether a term asks for a second view of each image.
+        pauses: Whether some parameters may have no part in an epoch, because of a schedule.
 
     Raises:
         UserError: A bad weight, name or hyperparameter, or a method that cannot serve this pair.
@@ -107,6 +131,11 @@ class Objective(nn.Module):
         needs = [built.needs for built in self._terms]
         self.student_needs: frozenset[Need] = LOGITS.union(*(need.student for need in needs))
         self.teacher_needs: frozenset[Need] = LOGITS.union(*(need.teacher for need in needs))
+        self.pauses = any(
+            isinstance(built.term, nn.Module)
+            and (built.schedule.start_epoch > 1 or built.schedule.stop_epoch > 0)
+            for built in self._terms
+        )
         self.second_view = any(need.second_view for need in needs)
         # The epoch's weights: a tensor, so that a compiled step need not be compiled each epoch.
         weights = torch.zeros(1 + len(self._terms), dtype=torch.float64)
@@ -224,11 +253,10 @@ def _build_term(config: TermConfig, shapes: PairShapes, seed: int) -> _BuiltTerm
     method = METHODS[config.method]
     weight = method.weight if config.weight is None else config.weight
     _require_weight(f"{label}: weight", weight)
+    if rule := config.schedule.broken_rule():
+        raise UserError(f"{label}: {rule}, but got {config.schedule.stop_epoch}")
     hyperparameters = method.complete(config.hyperparameters)
-    if method.dense != shapes.student.dense:
-        task = "dense prediction" if method.dense else "classification"
-        raise UserError(f"{label}: {method.name} is for {task}, which this pair of networks is not")
-    if reason := method.refuse(shapes, hyperparameters):
+    if reason := method.refusal(shapes, hyperparameters):
         raise UserError(f"{label}: {reason}")
     digest = hashlib.sha256(f"{seed}/{config.name}".encode()).digest()
     with _random_state(int.from_bytes(digest[:8], "little") >> 1):

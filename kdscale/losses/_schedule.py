@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from kdscale.errors import UserError
-
-ScheduleName = Literal["constant", "linear", "cosine"]
+ScheduleKind = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -16,31 +14,25 @@ class Schedule:
     """The factor on a term's weight, a function of the epoch alone.
 
     Attributes:
-        kind: From 1 at the first epoch to ``final`` at the last: at once none of the way
+        kind: From 1 at the first epoch to ``final_factor`` at the last: at once none of the way
             (constant), along a line, or along half a cosine.
-        final: The factor at the last epoch, >= 0; without effect if constant.
+        final_factor: The factor at the last epoch, >= 0; without effect if constant.
         warmup_epochs: Epoch e of the first w multiplies by e / w as well, as in mdistiller.
         start_epoch: The first epoch with this term, from 1; the warm-up counts from it.
         stop_epoch: The last epoch with this term; 0 for the last of all.
-
-    Raises:
-        UserError: A number is out of bounds.
     """
 
-    kind: ScheduleName = "constant"
-    final: float = 0.0
+    kind: ScheduleKind = "constant"
+    final_factor: float = 0.0
     warmup_epochs: int = 0
     start_epoch: int = 1
     stop_epoch: int = 0
 
-    def __post_init__(self) -> None:
-        if self.start_epoch < 1:
-            raise UserError(f"start_epoch must be >= 1, but got {self.start_epoch}")
+    def broken_rule(self) -> str:
+        """Returns the rule that the two ends break together, or an empty string."""
         if self.stop_epoch and self.stop_epoch < self.start_epoch:
-            raise UserError(
-                f"stop_epoch must be >= start_epoch ({self.start_epoch}) or 0, "
-                f"but got {self.stop_epoch}"
-            )
+            return f"stop_epoch must be >= start_epoch ({self.start_epoch}) or 0"
+        return ""
 
     def factor(self, epoch: int, epochs: int) -> float:
         """Returns the factor for an epoch, 0 outside the term's epochs.
@@ -59,4 +51,4 @@ class Schedule:
         progress = since / max(last - self.start_epoch, 1)
         if self.kind == "cosine":
             progress = 0.5 * (1.0 - math.cos(math.pi * progress))
-        return warm * (1.0 + (self.final - 1.0) * progress)
+        return warm * (1.0 + (self.final_factor - 1.0) * progress)

@@ -2,7 +2,69 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Protocol, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(Protocol):
+    """The last part of a stage, which knows what its ReLU takes; an nn.Module."""
+
+    @property
+    def norm(self) -> nn.BatchNorm2d | None:
+        """The BatchNorm just before the ReLU; None if there is not one for all channels."""
+
+    def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the output and what its ReLU took, which nothing writes into."""
+
+
+class BlockStage(nn.Sequential):
+    """Parts in a row, the last one a `Block`."""
+
+    @property
+    def norm(self) -> nn.BatchNorm2d | None:
+        """The BatchNorm just before the last ReLU."""
+        return cast(Block, self[-1]).norm
+
+    def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the stage's features and the features before their last ReLU."""
+        *parts, last = self
+        for part in parts:
+            x = part(x)
+        return cast(Block, last).with_preactivation(x)
+
+
+class ReluStage(nn.Sequential):
+    """Layers in a row, the last two a BatchNorm and a ReLU."""
+
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        """The BatchNorm just before the last ReLU."""
+        return cast(nn.BatchNorm2d, self[-2])
+
+    def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the stage's features and the features before their last ReLU."""
+        *layers, _ = self
+        for layer in layers:
+            x = layer(x)
+        return F.relu(x), x  # the stage's own ReLU would write into x
+
+
+class Neck(nn.Sequential):
+    """Layers from the last stage to the map, and last the pooling of the map to the embedding."""
+
+    def map(self, x: Tensor) -> Tensor:
+        """Returns the map ``[B, D, H, W]`` of the last stage's features."""
+        *layers, _ = self
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    def pool(self, map: Tensor) -> Tensor:
+        """Returns the embedding ``[B, D]``, the map's mean over positions."""
+        embedding: Tensor = self[-1](map)
+        return embedding
 
 
 def conv_norm(
@@ -19,9 +81,9 @@ def conv_norm(
 
 def conv_norm_relu(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
+) -> ReluStage:
     """Returns ``conv_norm`` followed by a ReLU in place."""
-    return nn.Sequential(
+    return ReluStage(
         *conv_norm(in_channels, out_channels, kernel, stride=stride, groups=groups),
         nn.ReLU(inplace=True),
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
-from kdscale.models._layers import conv_norm, conv_norm_relu, global_pool, he_initialise
+from kdscale.models._layers import BlockStage, Neck, conv_norm, conv_norm_relu, global_pool, he_initialise
 from kdscale.models._network import StagedNetwork
 
 _STEM_CHANNELS = 16
@@ -41,6 +43,16 @@ class InvertedResidual(nn.Module):
         out: Tensor = self.body(x)
         return x + out if self.adds_input else out
 
+    def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the output twice: a linear bottleneck ends in no ReLU."""
+        out = self(x)
+        return out, out
+
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        """The body's last BatchNorm."""
+        return cast(nn.BatchNorm2d, self.body.get_submodule("2.1"))
+
 
 def mobilenetv2(num_classes: int) -> StagedNetwork:
     """Returns MobileNetV2 with expansion 6 and width 0.5.
@@ -63,8 +75,8 @@ def mobilenetv2(num_classes: int) -> StagedNetwork:
                 stride = first_stride if block == 0 else 1
                 parts.append(InvertedResidual(channels, group_channels, stride, expansion))
                 channels = group_channels
-        stages.append(nn.Sequential(*parts))
-    neck = nn.Sequential(conv_norm_relu(channels, _EMBEDDING, 1), global_pool())
+        stages.append(BlockStage(*parts))
+    neck = Neck(conv_norm_relu(channels, _EMBEDDING, 1), global_pool())
     network = StagedNetwork(stages, neck, nn.Linear(_EMBEDDING, num_classes))
     he_initialise(network)
     nn.init.normal_(network.classifier.weight, std=0.01)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.errors import UserError
-from kdscale.outputs import Need, Outputs, OutputShapes
-
-LOGITS: frozenset[Need] = frozenset({"logits"})
-EVERYTHING: frozenset[Need] = frozenset({"logits", "embedding", "stages"})
+from kdscale.models._layers import Neck
+from kdscale.outputs import LOGITS, Affine, Need, Outputs, OutputShapes, preactivation, stage
 
 
 class Network(nn.Module):
-    """A classifier that also yields its embedding and its stage features.
+    """A classifier that also hands out its embedding, its stage features and more.
 
     Attributes:
         shapes: The shapes of everything that ``outputs`` can return, without the batch.
+        offers: The needs that ``outputs`` can meet.
+        stem: How many of the first stages are the stem.
     """
 
     shapes: OutputShapes
+    offers: frozenset[Need] = frozenset({"logits", "embedding"})
+    stem: int = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits ``[B, C]`` of normalised images ``[B, 3, H, W]``."""
@@ -34,39 +38,138 @@ class Network(nn.Module):
         Args:
             images: Normalised images ``[B, 3, H, W]``.
             needs: The parts to hand out; parts that it leaves out are not kept.
+
+        Raises:
+            ValueError: The network has not what ``needs`` names.
         """
         raise NotImplementedError
+
+    def refuse_needs(self, needs: frozenset[Need]) -> None:
+        """Raises a ValueError if ``needs`` names a part that the network has not."""
+        missing = sorted(needs - self.offers)
+        if missing:
+            known = ", ".join(sorted(self.offers))
+            raise ValueError(f"the network has no {', '.join(missing)}; it has {known}")
+
+
+class Stage(Protocol):
+    """A stage that can hand out what its last ReLU takes; an nn.Module."""
+
+    @property
+    def norm(self) -> nn.BatchNorm2d | None:
+        """The BatchNorm just before the last ReLU; None if there is not one for all channels."""
+
+    def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the stage's features and the features before their last ReLU."""
 
 
 class StagedNetwork(Network):
     """A chain of stages, a neck that pools the last map to the embedding, and a linear classifier.
 
     Args:
-        stages: Modules that run one after the other; each one's output is a stage feature. None
-            may write into its input, which is the feature of the stage before it.
-        neck: Maps the last stage feature to the embedding ``[B, D]``.
+        stages: Modules that run one after the other, each a `Stage` whose output is a stage
+            feature. None may write into its input, which is the feature of the stage before it.
+        neck: Maps the last stage feature to the map and that to the embedding ``[B, D]``.
         classifier: Maps the embedding to logits ``[B, C]``.
     """
 
-    def __init__(self, stages: Sequence[nn.Module], neck: nn.Module, classifier: nn.Linear) -> None:
+    stem = 1
+
+    def __init__(self, stages: Sequence[nn.Module], neck: Neck, classifier: nn.Linear) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.neck = neck
         self.classifier = classifier
+        numbers = range(len(stages))
+        self.offers = frozenset(
+            {"logits", "embedding", "map", "class_maps", "classifier", "tail"}
+            | {stage(number) for number in numbers}
+            | {preactivation(number) for number in numbers}
+        )
 
     def outputs(self, images: Tensor, needs: frozenset[Need]) -> Outputs:
-        features = images
-        stages: list[Tensor] = []
-        for stage in self.stages:
-            features = stage(features)
-            if "stages" in needs:  # keeping all maps when nobody asks would cost memory in eval
-                stages.append(features)
-        embedding: Tensor = self.neck(features)
+        self.refuse_needs(needs)
+        stages: dict[int, Tensor] = {}
+        preactivations: dict[int, Tensor] = {}
+        map = self.walk(images, needs, stages, preactivations)
+        embedding: Tensor = self.neck.pool(map)
+        weight, bias = self.classifier.weight, self.classifier.bias
         return Outputs(
             logits=self.classifier(embedding),
             embedding=embedding if "embedding" in needs else None,
-            stages=tuple(stages),
+            map=map if "map" in needs else None,
+            class_maps=classify_map(map, weight, bias) if "class_maps" in needs else None,
+            stages=stages,
+            preactivations=preactivations,
+            norms=self._norms(preactivations),
+            classifier=Affine(weight, bias) if "classifier" in needs else None,
+            tail=self.tail if "tail" in needs else None,
         )
+
+    def walk(
+        self,
+        images: Tensor,
+        needs: frozenset[Need],
+        stages: dict[int, Tensor],
+        preactivations: dict[int, Tensor],
+    ) -> Tensor:
+        """Returns the map, and keeps what ``needs`` names on the way to it.
+
+        Args:
+            images: Normalised images ``[B, 3, H, W]``.
+            needs: The parts to keep; keeping maps that nobody asks for would cost memory.
+            stages: Takes the stage features, by the stage's number.
+            preactivations: Takes the features before each stage's last ReLU.
+        """
+        features = images
+        for number, part in enumerate(self.stages):
+            if preactivation(number) in needs:
+                features, before = cast(Stage, part).with_preactivation(features)
+                preactivations[number] = before
+            else:
+                features = part(features)
+            if stage(number) in needs:
+                stages[number] = features
+        return self.neck.map(features)
+
+    def norm_of(self, number: int) -> nn.BatchNorm2d | None:
+        """Returns the BatchNorm before the last ReLU of a stage; None if it has not one."""
+        return cast(Stage, self.stages[number]).norm
+
+    def tail(self, number: int, features: Tensor) -> Tensor:
+        """Returns the logits ``[B, C]`` that follow from features in place of a stage's own.
+
+        In training mode BatchNorm updates its statistics, as in any pass.
+
+        Args:
+            number: The stage's number; the stages after it run.
+            features: What it is to have put out, ``[B, C_l, H_l, W_l]``.
+
+        Raises:
+            ValueError: There is no stage of this number.
+        """
+        if not 0 <= number < len(self.stages):
+            raise ValueError(f"stage must be 0 to {len(self.stages) - 1}, but got {number}")
+        for later, part in enumerate(self.stages):
+            if later > number:
+                features = part(features)
+        logits: Tensor = self.classifier(self.neck(features))
+        return logits
+
+    def _norms(self, preactivations: dict[int, Tensor]) -> dict[int, Affine]:
+        norms = {number: self.norm_of(number) for number in preactivations}
+        return {number: Affine(n.weight, n.bias) for number, n in norms.items() if n is not None}
+
+
+def classify_map(map: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Returns the classifier at each position of a map: ``[B, C, H, W]``.
+
+    Args:
+        map: ``[B, D, H, W]``.
+        weight: The classifier's, ``[C, D]``.
+        bias: The classifier's, ``[C]``.
+    """
+    return F.conv2d(map, weight[:, :, None, None], bias)
 
 
 @contextmanager
@@ -116,14 +219,24 @@ def probe_shapes(network: Network, image_size: int) -> OutputShapes:
         ValueError: If logits or embedding have not two dimensions.
     """
     with evaluating(network):
-        outputs = network.outputs(dummy_images(network, image_size), EVERYTHING)
+        outputs = network.outputs(dummy_images(network, image_size), network.offers)
     logits, embedding = outputs.logits, outputs.embedding
     assert embedding is not None
     if logits.ndim != 2 or embedding.ndim != 2:
         shapes = f"{list(logits.shape)} and {list(embedding.shape)}"
         raise ValueError(f"logits and embedding must be [B, C] and [B, D], but got {shapes}")
+    stages = [outputs.stages[number] for number in sorted(outputs.stages)]
     return OutputShapes(
         classes=logits.shape[1],
         embedding=embedding.shape[1],
-        stages=tuple((s.shape[1], s.shape[2], s.shape[3]) for s in outputs.stages),
+        stages=tuple(_map_shape(features) for features in stages),
+        stem=network.stem,
+        map=None if outputs.map is None else _map_shape(outputs.map),
+        linear=outputs.classifier is not None,
+        preactivations=bool(stages) and len(outputs.preactivations) == len(stages),
+        tail=outputs.tail is not None,
     )
+
+
+def _map_shape(features: Tensor) -> tuple[int, int, int]:
+    return features.shape[1], features.shape[2], features.shape[3]

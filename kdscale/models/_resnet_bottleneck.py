@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.models._layers import (
+    BlockStage,
+    Neck,
     conv_norm,
     conv_norm_relu,
     global_pool,
@@ -33,7 +37,21 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns ``[B, 4 channels, H / stride, W / stride]`` of ``[B, in_channels, H, W]``."""
-        return F.relu(self.body(x) + self.shortcut(x), inplace=True)
+        return F.relu(self._sum(x), inplace=True)
+
+    def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the output and the sum before its ReLU."""
+        before = self._sum(x)
+        return F.relu(before), before
+
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        """The body's last BatchNorm; the shortcut's is not counted, as in RepDistiller."""
+        return cast(nn.BatchNorm2d, self.body.get_submodule("2.1"))
+
+    def _sum(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x) + self.shortcut(x)
+        return out
 
 
 def resnet50(num_classes: int) -> StagedNetwork:
@@ -54,7 +72,7 @@ def resnet50(num_classes: int) -> StagedNetwork:
             group_channels = _STEM_CHANNELS * 2**group
             parts.append(Bottleneck(channels, group_channels, stride))
             channels = group_channels * _EXPANSION
-        stages.append(nn.Sequential(*parts))
-    network = StagedNetwork(stages, global_pool(), nn.Linear(channels, num_classes))
+        stages.append(BlockStage(*parts))
+    network = StagedNetwork(stages, Neck(global_pool()), nn.Linear(channels, num_classes))
     he_initialise(network)
     return network

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdscale.models._layers import conv_norm, conv_norm_relu, global_pool
+from kdscale.models._layers import BlockStage, Neck, conv_norm, conv_norm_relu, global_pool
 from kdscale.models._network import StagedNetwork
 
 _GROUPS = 3
@@ -35,12 +37,23 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns ``[B, channels, H / stride, W / stride]`` of ``[B, in_channels, H, W]``."""
-        out = self.body(x)
+        return F.relu(self._joined(x), inplace=True)
+
+    def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the output and the sum, or concatenation, before its ReLU."""
+        before = self._joined(x)
+        return F.relu(before), before
+
+    @property
+    def norm(self) -> nn.BatchNorm2d | None:
+        """The body's last BatchNorm; None at stride 2, where it sees a part of the channels."""
+        return None if self.halves else cast(nn.BatchNorm2d, self.body.get_submodule("3.1"))
+
+    def _joined(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x)
         if self.halves:
-            out = torch.cat([out, F.avg_pool2d(x, 3, stride=2, padding=1)], dim=1)
-        else:
-            out = out + x
-        return F.relu(out, inplace=True)
+            return torch.cat([out, F.avg_pool2d(x, 3, stride=2, padding=1)], dim=1)
+        return out + x
 
 
 def shufflenetv1(num_classes: int) -> StagedNetwork:
@@ -61,5 +74,5 @@ def shufflenetv1(num_classes: int) -> StagedNetwork:
         for unit in range(units):
             parts.append(ShuffleUnit(channels, group_channels, stride=2 if unit == 0 else 1))
             channels = group_channels
-        stages.append(nn.Sequential(*parts))
-    return StagedNetwork(stages, global_pool(), nn.Linear(channels, num_classes))
+        stages.append(BlockStage(*parts))
+    return StagedNetwork(stages, Neck(global_pool()), nn.Linear(channels, num_classes))

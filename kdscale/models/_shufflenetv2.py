@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from kdscale.models._layers import conv_norm, conv_norm_relu, global_pool
+from kdscale.models._layers import BlockStage, Neck, ReluStage, conv_norm, conv_norm_relu, global_pool
 from kdscale.models._network import StagedNetwork
 
 _STEM_CHANNELS = 24
@@ -30,6 +32,21 @@ class SplitUnit(nn.Module):
         kept, changed = x.chunk(2, dim=1)
         out: Tensor = self.shuffle(torch.cat([kept, self.body(changed)], dim=1))
         return out
+
+    def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the output and, not shuffled, the kept half and the other before its ReLU."""
+        kept, changed = x.chunk(2, dim=1)
+        *layers, last = self.body
+        for layer in layers:
+            changed = layer(changed)
+        activated, before = cast(ReluStage, last).with_preactivation(changed)
+        out = self.shuffle(torch.cat([kept, activated], dim=1))
+        return out, torch.cat([kept, before], dim=1)
+
+    @property
+    def norm(self) -> None:
+        """None: a BatchNorm normalises only half of the channels."""
+        return None
 
 
 class DownUnit(nn.Module):
@@ -69,7 +86,7 @@ def shufflenetv2(num_classes: int) -> StagedNetwork:
     stages: list[nn.Module] = [conv_norm_relu(3, channels, 1)]
     for group_channels, split_units in ((116, 3), (232, 7), (464, 3)):
         split = [SplitUnit(group_channels) for _ in range(split_units)]
-        stages.append(nn.Sequential(DownUnit(channels, group_channels), *split))
+        stages.append(BlockStage(DownUnit(channels, group_channels), *split))
         channels = group_channels
-    neck = nn.Sequential(conv_norm_relu(channels, _EMBEDDING, 1), global_pool())
+    neck = Neck(conv_norm_relu(channels, _EMBEDDING, 1), global_pool())
     return StagedNetwork(stages, neck, nn.Linear(_EMBEDDING, num_classes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdscale.models._layers import global_pool, he_initialise
+from kdscale.models._layers import Neck, ReluStage, global_pool, he_initialise
 from kdscale.models._network import StagedNetwork
 
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -43,8 +43,8 @@ def vgg(num_classes: int, *, convolutions: tuple[int, int, int, int, int]) -> St
                 nn.ReLU(inplace=True),
             ]
             channels = block_channels
-        stages.append(nn.Sequential(*layers))
-    network = StagedNetwork(stages, global_pool(), nn.Linear(channels, num_classes))
+        stages.append(ReluStage(*layers))
+    network = StagedNetwork(stages, Neck(global_pool()), nn.Linear(channels, num_classes))
     he_initialise(network)
     nn.init.normal_(network.classifier.weight, std=0.01)
     nn.init.zeros_(network.classifier.bias)

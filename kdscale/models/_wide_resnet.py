@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdscale.models._layers import global_pool, he_initialise
+from kdscale.models._layers import Neck, global_pool, he_initialise
 from kdscale.models._network import StagedNetwork
+from kdscale.outputs import Need, preactivation, stage
 
 
 def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -33,13 +37,63 @@ class PreActivationBlock(nn.Module):
             else nn.Conv2d(in_channels, channels, 1, stride, bias=False)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns ``[B, channels, H / stride, W / stride]`` of ``[B, in_channels, H, W]``."""
-        activated = self.activation(x)
+    def forward(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
+        """Returns ``[B, channels, H / stride, W / stride]`` of ``[B, in_channels, H, W]``.
+
+        Args:
+            x: The input.
+            normed: What the block's first BatchNorm makes of it, if that has run already.
+        """
+        activated = self.activation(x) if normed is None else F.relu(normed)
         # A projection sees the activated input, the identity the raw one.
         shortcut: Tensor = x if self.projection is None else self.projection(activated)
         out: Tensor = shortcut + self.body(activated)
         return out
+
+
+class WideStage(nn.Sequential):
+    """Blocks in a row."""
+
+    def forward(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
+        """Returns the last block's output; arguments as for the first block."""
+        first, *blocks = self
+        x = first(x, normed)
+        for block in blocks:
+            x = block(x)
+        return x
+
+
+class WideResNet(StagedNetwork):
+    """A wide ResNet: a stage's last BatchNorm and ReLU are the first layers of what follows it.
+
+    So its pre-activation is what the next stage's first BatchNorm, or the neck's, makes of its
+    features. That BatchNorm runs once. RepDistiller runs it a second time, which gives the same
+    pre-activation but in training moves the running statistics twice.
+    """
+
+    def walk(
+        self,
+        images: Tensor,
+        needs: frozenset[Need],
+        stages: dict[int, Tensor],
+        preactivations: dict[int, Tensor],
+    ) -> Tensor:
+        features = images
+        normed: Tensor | None = None
+        for number, part in enumerate(self.stages):
+            features = part(features) if normed is None else part(features, normed)
+            if stage(number) in needs:
+                stages[number] = features
+            normed = None
+            if preactivation(number) in needs:
+                normed = preactivations[number] = self.norm_of(number)(features)
+        return self.neck.map(features) if normed is None else F.relu(normed)
+
+    def norm_of(self, number: int) -> nn.BatchNorm2d:
+        """Returns the first BatchNorm after a stage."""
+        last = number + 1 == len(self.stages)
+        name = "neck.0.0" if last else f"stages.{number + 1}.0.activation.0"
+        return cast(nn.BatchNorm2d, self.get_submodule(name))
 
 
 def wide_resnet(num_classes: int, *, depth: int, widen: int) -> StagedNetwork:
@@ -63,9 +117,9 @@ def wide_resnet(num_classes: int, *, depth: int, widen: int) -> StagedNetwork:
             stride = 2 if group > 0 and block == 0 else 1
             parts.append(PreActivationBlock(channels, group_channels, stride))
             channels = group_channels
-        stages.append(nn.Sequential(*parts))
-    neck = nn.Sequential(_norm_relu(channels), global_pool())
-    network = StagedNetwork(stages, neck, nn.Linear(channels, num_classes))
+        stages.append(WideStage(*parts))
+    neck = Neck(_norm_relu(channels), global_pool())
+    network = WideResNet(stages, neck, nn.Linear(channels, num_classes))
     he_initialise(network)
     nn.init.zeros_(network.classifier.bias)
     return network

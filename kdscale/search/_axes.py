@@ -15,10 +15,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from kdscale.losses import METHODS, Hyperparameter
+from kdscale.losses import Hyperparameter
 from kdscale.records import Value
 from kdscale.search._parameters import Parameter
-from kdscale.training import SEARCHABLE_RECIPE_FIELDS, ObjectiveSpec, RecipeSpec
+from kdscale.training import SEARCHABLE_RECIPE_FIELDS, ObjectiveSpec, RecipeSpec, spelled
 
 _TOLERANCE = 1e-9  # in steps
 
@@ -49,11 +49,10 @@ class Target:
 
 def targets(objective: ObjectiveSpec) -> list[Target]:
     """Returns everything that a study with this objective can search."""
-    weight = Hyperparameter("weight", 1.0, "weight of the method's loss", low=0)
     found = [
         Target(method.label, hyperparameter)
         for method in objective.methods
-        for hyperparameter in (*METHODS[method.method].hyperparameters, weight)
+        for hyperparameter in spelled(method.method)
     ]
     found.append(Target("", Hyperparameter("ce_weight", 1.0, "weight of the labels", low=0)))
     return [*found, *(Target("recipe", _recipe_field(name)) for name in SEARCHABLE_RECIPE_FIELDS)]

@@ -193,7 +193,14 @@ def _member(name: str, values: Mapping[str, Value] | None, place: Place) -> Memb
     if values is None:
         return Member(name, 1.0, (), place.study.task.recipe, folder)
     resolved = place.study.resolve(values)
-    return Member(name, resolved.ce_weight, resolved.terms, resolved.recipe, folder)
+    return Member(
+        name,
+        resolved.ce_weight,
+        resolved.terms,
+        resolved.recipe,
+        folder,
+        resolved.ce_start_epoch,
+    )
 
 
 @lru_cache(maxsize=1)

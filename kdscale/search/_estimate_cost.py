@@ -166,7 +166,7 @@ def _refusals(study: Study, student: Network, teacher: Network) -> list[str]:
     reasons: dict[str, None] = {}
     for values in _ends(study):
         for term in study.resolve(values).terms:
-            if why := METHODS[term.method].refuse(shapes, term.hyperparameters):
+            if why := METHODS[term.method].refusal(shapes, term.hyperparameters):
                 reasons[f"{term.name}: {why}"] = None
     return list(reasons)
 

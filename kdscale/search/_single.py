@@ -64,9 +64,8 @@ def single_trial(study: Study, seed: int) -> Single:
         values.setdefault(axis.name, axis.cast(_default(study, axis)))
     resolved = study.resolve(values)
     task = study.task.model_copy(update={"recipe": resolved.recipe}).model_dump_json()
-    identity = json.dumps(
-        [task, resolved.ce_weight, repr(resolved.terms), study.budget.epochs, seed]
-    )
+    objective = [resolved.ce_weight, resolved.ce_start_epoch, repr(resolved.terms)]
+    identity = json.dumps([task, *objective, study.budget.epochs, seed])
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return Single(
         values, tuple(axis.name for axis in study.axes), seed, study.folder / "single" / key
@@ -85,7 +84,12 @@ def train_single(study: Study, single: Single) -> Iterator[Progress]:
     teacher = load_teacher(study.task.teacher, data, study.teacher_folder).to(group.device)
     resolved = study.resolve(single.values)
     member = Member(
-        single.folder.name, resolved.ce_weight, resolved.terms, resolved.recipe, single.folder
+        single.folder.name,
+        resolved.ce_weight,
+        resolved.terms,
+        resolved.recipe,
+        single.folder,
+        resolved.ce_start_epoch,
     )
     cohort = Cohort(study.task.student, (member,), single.seed, study.budget.epochs)
     for progress in train_cohort(cohort, data, teacher, group):
@@ -114,4 +118,4 @@ def _default(study: Study, axis: Axis) -> Value:
         value = getattr(study.task.recipe, name)
         return axis.target.hyperparameter.default if value is None else value
     method = next(method for method in study.objective.methods if method.label == owner)
-    return (method.hyperparameters | {"weight": method.weight})[name]
+    return method.values[name]

@@ -50,11 +50,13 @@ class Resolved:
         ce_weight: Weight of the cross-entropy.
         terms: The methods, their hyperparameters complete.
         recipe: The students' recipe.
+        ce_start_epoch: The first epoch with the cross-entropy.
     """
 
     ce_weight: float
     terms: tuple[TermConfig, ...]
     recipe: RecipeSpec
+    ce_start_epoch: int
 
 
 class Study(Spec):
@@ -208,6 +210,7 @@ class Study(Spec):
             ce_weight=float(by_owner.get("", {}).get("ce_weight", self.objective.ce_weight)),
             terms=tuple(m.term(by_owner.get(m.label, {})) for m in self.objective.methods),
             recipe=RecipeSpec.model_validate(recipe),
+            ce_start_epoch=self.objective.ce_start_epoch,
         )
 
     def to_yaml(self) -> str:

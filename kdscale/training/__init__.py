@@ -15,6 +15,7 @@ from kdscale.training._spec import (
     TaskSpec,
     TeacherSpec,
     rule_error,
+    spelled,
 )
 from kdscale.training._student import Member, Row, checkpoint_path, student_path
 from kdscale.training._teacher import (
@@ -53,6 +54,7 @@ __all__ = [
     "load_teacher",
     "make_optimizer",
     "rule_error",
+    "spelled",
     "store_teacher",
     "student_path",
     "teacher_path",

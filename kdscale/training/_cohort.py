@@ -11,14 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdscale.data import Augmentation, TaskData, epoch_order, normalise
+from kdscale.data import Augmentation, TaskData, epoch_order, normalise, strong_views
 from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.outputs import Need, Outputs
 from kdscale.training._evaluate import evaluate
 from kdscale.training._group import Group
 from kdscale.training._spec import ModelSpec
-from kdscale.training._student import Member, Row, Student, union_of_needs
+from kdscale.training._student import Lesson, Member, Row, Student, union_of_needs
 
 Status = Literal["running", "done", "stopped", "failed"]
 StopRule = Callable[[Mapping[str, Sequence[Row]], Collection[str]], Mapping[str, str]]
@@ -117,7 +117,6 @@ class _Loop:
         self._apply_stop_rule()
 
     def _add(self, member: Member) -> None:
-        shapes = self.teacher.shapes if self.teacher is not None else None
         try:
             student = Student(
                 member,
@@ -126,7 +125,8 @@ class _Loop:
                 epochs=self.cohort.epochs,
                 num_classes=self.data.num_classes,
                 image_size=self.data.image_size,
-                teacher_shapes=shapes,
+                teacher=self.teacher,
+                train_labels=self.data.train.labels,
                 group=self.group,
             )
         except UserError as error:
@@ -160,14 +160,14 @@ class _Loop:
             student.start_epoch()
         epoch = students[0].epoch + 1
         needs = union_of_needs(students)
+        two_views = any(student.second_view for student in students)
         order = epoch_order(len(self.data.train), self.cohort.seed, epoch)
         steps = len(order) // self.batch_size
         for number in range(steps):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            images, target = self._load(self.group.share(batch), epoch)
-            outputs = self._teach(images, needs)
+            lesson = self._prepare(self.group.share(batch), epoch, number, needs, two_views)
             for student in students:
-                self._step(student, images, outputs, target, number)
+                self._step(student, lesson)
         rows = {s.member.name: s.end_epoch(steps) for s in students if not s.failure}
         healthy = [student for student in students if not student.failure]
         seconds = self.group.agree(time.perf_counter() - started) / len(students)
@@ -188,15 +188,38 @@ class _Loop:
             healthy[0].wait()
         self._apply_stop_rule()
 
-    def _load(self, indices: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        codes = self.augmentation.views(self.cohort.seed, epoch, indices)
+    def _prepare(
+        self,
+        indices: Tensor,
+        epoch: int,
+        number: int,
+        needs: frozenset[Need],
+        two_views: bool,
+    ) -> Lesson:
         device = self.group.device
-        images = self.data.train.gather(indices).to(device, non_blocking=True)
-        images = self.augmentation.apply(images, codes.to(device))
+        raw = self.data.train.gather(indices)
+        codes = self.augmentation.views(self.cohort.seed, epoch, indices)
+        images = self.augmentation.apply(raw.to(device, non_blocking=True), codes.to(device))
+        images = self._normalised(images)
+        images_2 = None
+        if two_views:
+            strong = strong_views(raw, self.augmentation, self.cohort.seed, epoch, indices)
+            images_2 = self._normalised(strong.to(device, non_blocking=True))
+        return Lesson(
+            images,
+            self._teach(images, needs),
+            self.data.train.labels[indices].to(device, non_blocking=True),
+            indices.to(device, non_blocking=True),
+            images_2,
+            None if images_2 is None else self._teach(images_2, needs),
+            number,
+        )
+
+    def _normalised(self, images: Tensor) -> Tensor:
         images = normalise(images, self.data.mean, self.data.std)
         if self.cohort.members[0].recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return images, self.data.train.labels[indices].to(device, non_blocking=True)
+        return images
 
     def _teach(self, images: Tensor, needs: frozenset[Need]) -> Outputs | None:
         if not needs or self.teacher is None:
@@ -208,13 +231,11 @@ class _Loop:
         ):
             return self.teacher.outputs(images, needs)
 
-    def _step(
-        self, student: Student, images: Tensor, teacher: Outputs | None, target: Tensor, number: int
-    ) -> None:
+    def _step(self, student: Student, lesson: Lesson) -> None:
         if student.failure:
             return
         try:
-            student.step(images, teacher, target, number=number)
+            student.step(lesson)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:

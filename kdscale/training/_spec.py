@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -16,12 +17,20 @@ from pydantic import (
     ValidationInfo,
     create_model,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from kdscale.data import DataSpec
 from kdscale.errors import did_you_mean
-from kdscale.losses import METHODS, Hyperparameter, Method, TermConfig
+from kdscale.losses import (
+    METHODS,
+    Hyperparameter,
+    Method,
+    Schedule,
+    TermConfig,
+    common_hyperparameters,
+)
 from kdscale.models import ZOO, model_names
 from kdscale.records import Value
 
@@ -224,9 +233,6 @@ class MethodSpec(Spec):
     as_: str | None = Field(None, alias="as", pattern=r"^[a-z][a-z0-9_]*$")
     """Label in metrics and in names of parameters; default: the method's name."""
 
-    weight: float = Field(1.0, ge=0)
-    """Weight of the method's loss in the objective."""
-
     @field_validator("as_")
     @classmethod
     def _label_is_free(cls, label: str | None) -> str | None:
@@ -240,27 +246,55 @@ class MethodSpec(Spec):
         """The name of this entry in metrics and parameters."""
         return self.as_ or self.method
 
+    @model_validator(mode="after")
+    def _epochs_are_in_order(self) -> Self:
+        if rule := _schedule(self.values).broken_rule():
+            raise rule_error(f"must fit start_epoch: {rule}", at=("stop_epoch",))
+        return self
+
     @property
-    def hyperparameters(self) -> dict[str, Value]:
-        """Every hyperparameter of the method, fixed or default, by the name that files use."""
-        names = [hyperparameter.name for hyperparameter in METHODS[self.method].hyperparameters]
-        return {name: getattr(self, _attribute(name)) for name in names}
+    def values(self) -> dict[str, Value]:
+        """Every hyperparameter, weight and schedule included, by the name that files use."""
+        return {item.name: getattr(self, _attribute(item.name)) for item in spelled(self.method)}
 
     @property
     def fixed(self) -> frozenset[str]:
-        """Names of the hyperparameters (and ``weight``) that the file gives a value."""
-        names = (*self.hyperparameters, "weight")
-        return frozenset(name for name in names if _attribute(name) in self.model_fields_set)
+        """Names of the values that the file gives."""
+        return frozenset(name for name in self.values if _attribute(name) in self.model_fields_set)
 
     def term(self, values: Mapping[str, Value]) -> TermConfig:
         """Returns the configured term of the objective.
 
         Args:
-            values: Searched hyperparameters, and ``weight`` if searched, by name.
+            values: Searched values by name.
         """
-        given = {"weight": self.weight, **self.hyperparameters, **values}
-        weight = float(given.pop("weight"))
-        return TermConfig(self.label, self.method, weight, METHODS[self.method].complete(given))
+        method = METHODS[self.method]
+        given = {**self.values, **values}
+        common = {item.name: given.pop(item.name) for item in common_hyperparameters(method)}
+        return TermConfig(
+            self.label,
+            self.method,
+            float(common["weight"]),
+            method.complete(given),
+            _schedule(common),
+            per_worker=bool(common.get("per_worker", False)),
+        )
+
+
+def spelled(method: str) -> tuple[Hyperparameter, ...]:
+    """Returns what a study file may set of a method: its own hyperparameters and the common."""
+    return (*METHODS[method].hyperparameters, *common_hyperparameters(METHODS[method]))
+
+
+def _schedule(values: Mapping[str, Value]) -> Schedule:
+    kind: Any = values["schedule"]
+    return Schedule(
+        kind,
+        float(values["final_factor"]),
+        int(values["warmup_epochs"]),
+        int(values["start_epoch"]),
+        int(values["stop_epoch"]),
+    )
 
 
 def _attribute(name: str) -> str:
@@ -273,6 +307,9 @@ def _field(hyperparameter: Hyperparameter) -> tuple[Any, Any]:
     bounds: dict[str, Any] = {}
     if hyperparameter.choices:
         kind = Literal[hyperparameter.choices]
+    if hyperparameter.pattern:
+        kind = Annotated[str, AfterValidator(_matching(hyperparameter))]
+        bounds["json_schema_extra"] = {"pattern": f"^({hyperparameter.pattern})$"}
     if hyperparameter.low is not None:
         bounds["gt" if hyperparameter.low_open else "ge"] = kind(hyperparameter.low)
     if hyperparameter.high is not None:
@@ -282,10 +319,19 @@ def _field(hyperparameter: Hyperparameter) -> tuple[Any, Any]:
     return kind, Field(hyperparameter.default, description=hyperparameter.help, **bounds)
 
 
+def _matching(hyperparameter: Hyperparameter) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if rule := hyperparameter.broken_rule(value):
+            raise rule_error(rule)
+        return value
+
+    return check
+
+
 def _method_spec(method: Method) -> type[MethodSpec]:
     fields: dict[str, Any] = {
         _attribute(hyperparameter.name): _field(hyperparameter)
-        for hyperparameter in method.hyperparameters
+        for hyperparameter in spelled(method.name)
     }
     about = f"{method.title} ({method.source})."
     name: Any = method.name
@@ -313,6 +359,10 @@ class ObjectiveSpec(Spec):
 
     ce_weight: float = Field(1.0, ge=0)
     """Weight of the cross-entropy with the labels."""
+
+    ce_start_epoch: int = Field(1, ge=1)
+    """The first epoch with the cross-entropy, from 1: later than that for methods that first
+    prepare the student's features alone (AB, FT)."""
 
     methods: tuple[AnyMethodSpec, ...] = Field(json_schema_extra={"minItems": 1})
     """The methods."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdscale.errors import UserError
-from kdscale.losses import Objective, PairShapes, TermConfig
-from kdscale.models import Network, create_model, refuse_channels_last
-from kdscale.outputs import Need, Outputs, OutputShapes
+from kdscale.losses import METHODS, Objective, PairShapes, TermConfig
+from kdscale.models import (
+    Network,
+    create_model,
+    describe_wrapping,
+    refuse_channels_last,
+    unwrap,
+    wrap_student,
+)
+from kdscale.outputs import Need, Outputs
 from kdscale.training._checkpoint import load_checkpoint, save_atomically
 from kdscale.training._group import Group
 from kdscale.training._recipe import learning_rate, make_optimizer
@@ -44,6 +51,7 @@ class Member:
         terms: The methods with their weights; empty for an undistilled student or a teacher.
         recipe: The recipe; within a cohort only its per-student fields may differ.
         folder: Where the trial's checkpoint and weights go.
+        ce_start_epoch: The first epoch with the cross-entropy.
     """
 
     name: str
@@ -51,10 +59,34 @@ class Member:
     terms: tuple[TermConfig, ...]
     recipe: RecipeSpec
     folder: Path
+    ce_start_epoch: int = 1
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What all students of a cohort learn from in one step, on this worker.
+
+    Attributes:
+        images: Normalised images ``[B, 3, H, W]``.
+        teacher: The teacher's outputs, or None without methods.
+        target: Labels ``[B]``.
+        index: The images' numbers in the training split ``[B]``.
+        images_2: The second view of each image, if a method asks for it.
+        teacher_2: The teacher's outputs for the second view.
+        number: Number of the step in the epoch.
+    """
+
+    images: Tensor
+    teacher: Outputs | None
+    target: Tensor
+    index: Tensor
+    images_2: Tensor | None
+    teacher_2: Outputs | None
+    number: int
 
 
 class _Step(nn.Module):
-    """Images and teacher outputs in, losses and correct predictions out: what DDP wraps."""
+    """A lesson in, losses and correct predictions out: what DDP wraps."""
 
     def __init__(self, network: Network, objective: Objective, *, bf16: bool) -> None:
         super().__init__()
@@ -63,12 +95,25 @@ class _Step(nn.Module):
         self._bf16 = bf16
 
     def forward(
-        self, images: Tensor, teacher: Outputs | None, target: Tensor
+        self, lesson: Lesson, *, key: int, first: int, whole: int
     ) -> tuple[dict[str, Tensor], Tensor]:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._bf16):
-            outputs = self.network.outputs(images, self.objective.needs)
-        losses = self.objective(outputs, teacher, target)
-        correct = (outputs.logits.detach().argmax(dim=1) == target).sum()
+        needs = self.objective.student_needs
+        second_view = None
+        with torch.autocast(lesson.images.device.type, torch.bfloat16, enabled=self._bf16):
+            outputs = self.network.outputs(lesson.images, needs)
+            if self.objective.second_view and lesson.images_2 is not None:
+                second_view = self.network.outputs(lesson.images_2, needs), lesson.teacher_2
+        losses = self.objective(
+            outputs,
+            lesson.teacher,
+            lesson.target,
+            index=lesson.index,
+            second_view=second_view,
+            key=key,
+            first=first,
+            whole=whole,
+        )
+        correct = (outputs.logits.detach().argmax(dim=1) == lesson.target).sum()
         return losses, correct
 
 
@@ -88,10 +133,22 @@ class Student:
         epochs: int,
         num_classes: int,
         image_size: int,
-        teacher_shapes: OutputShapes | None,
+        teacher: Network | None,
+        train_labels: Tensor,
         group: Group,
     ) -> None:
         """Builds the student on the group's device, at epoch 0.
+
+        Args:
+            member: What the trial trains.
+            model: The student's architecture.
+            seed: The trial's seed.
+            epochs: Epochs of a full trial.
+            num_classes: C of the logits.
+            image_size: Height and width of the images in pixels.
+            teacher: The teacher; None without methods.
+            train_labels: Labels of the training split, int64 ``[n]`` on the CPU.
+            group: The workers.
 
         Raises:
             UserError: If a method cannot serve this pair of networks, with the reason.
@@ -100,6 +157,19 @@ class Student:
         network = create_model(
             model.model, num_classes, image_size=image_size, args=model.args, seed=seed
         )
+        teacher_shapes = network.shapes if teacher is None else teacher.shapes
+        shapes = PairShapes(network.shapes, teacher_shapes, recipe.batch_size, train_labels)
+        if teacher is not None:
+            network = _with_end(network, teacher, member.terms, shapes, seed)
+            shapes = replace(shapes, student=network.shapes)
+        objective = Objective(
+            member.ce_weight,
+            recipe.label_smoothing,
+            member.terms,
+            shapes,
+            seed,
+            member.ce_start_epoch,
+        )
         if recipe.channels_last:
             if group.device.type == "cpu" and (reason := refuse_channels_last(network)):
                 raise UserError(f"recipe.channels_last: {reason}")
@@ -107,11 +177,8 @@ class Student:
         if recipe.sync_batchnorm:
             if group.device.type != "cuda":
                 raise UserError("recipe.sync_batchnorm: SyncBatchNorm runs on GPUs only")
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        shapes = PairShapes(network.shapes, teacher_shapes or network.shapes, recipe.batch_size)
-        objective = Objective(
-            member.ce_weight, recipe.label_smoothing, member.terms, shapes, seed=seed
-        )
+            convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+            network, objective = convert(network), convert(objective)
         self.member = member
         self.epochs = epochs
         self.epoch = 0
@@ -130,13 +197,20 @@ class Student:
         if group.size > 1:
             # Buffers are copied once an epoch instead of before each step: the same result,
             # because training never reads BatchNorm's running statistics.
-            self._callable = DistributedDataParallel(self._step, **_NO_BUFFER_SYNC)
+            self._callable = DistributedDataParallel(
+                self._step, find_unused_parameters=objective.pauses, **_NO_BUFFER_SYNC
+            )
         self._sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64, device=group.device)
 
     @property
     def needs(self) -> frozenset[Need]:
         """The teacher outputs that the objective asks for; empty without methods."""
-        return self._step.objective.needs if self.member.terms else frozenset()
+        return self._step.objective.teacher_needs if self.member.terms else frozenset()
+
+    @property
+    def second_view(self) -> bool:
+        """Whether the objective asks for a second view of each image."""
+        return self._step.objective.second_view
 
     @property
     def finished(self) -> bool:
@@ -144,34 +218,38 @@ class Student:
         return bool(self.failure) or self.epoch >= self.epochs
 
     def start_epoch(self) -> None:
-        """Sets the epoch's learning rate and forgets the sums of the last epoch."""
+        """Sets the epoch's learning rate and weights and forgets the sums of the last epoch."""
         self._step.train()
+        self._step.objective.start_epoch(self.epoch + 1, self.epochs)
         rate = learning_rate(self.member.recipe, self.epoch + 1, self.epochs)
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
         self._sums.zero_()
 
-    def step(self, images: Tensor, teacher: Outputs | None, target: Tensor, *, number: int) -> None:
+    def step(self, lesson: Lesson) -> None:
         """Trains on one batch.
 
         Dropout and the like draw from a stream keyed by (seed, epoch, step, worker): never by
         what else runs in this process, nor by how often the trial was restarted.
 
         Args:
-            images: Normalised images ``[B, 3, H, W]``.
-            teacher: The teacher's outputs, or None without methods.
-            target: Labels ``[B]``.
-            number: Number of the step in the epoch.
+            lesson: The batch and what the teacher says to it.
         """
-        torch.manual_seed(_stream(self._seed, self.epoch, number, self._group.rank))
-        losses, correct = self._callable(images, teacher, target)
+        size, rank = len(lesson.target), self._group.rank
+        torch.manual_seed(_stream(self._seed, self.epoch, lesson.number, rank))
+        losses, correct = self._callable(
+            lesson,
+            key=_stream(self._seed, self.epoch, lesson.number),
+            first=rank * size,
+            whole=self._group.size * size,
+        )
         self._optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         if self.member.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._step.parameters(), self.member.recipe.clip_norm)
         self._optimizer.step()
         parts = [losses[name].detach().double() for name in self.terms]
-        self._sums += torch.stack([*parts, correct.double() / len(target)])
+        self._sums += torch.stack([*parts, correct.double() / size])
 
     def end_epoch(self, steps: int) -> dict[str, float]:
         """Returns the epoch's training metrics and counts the epoch, or records the divergence.
@@ -235,15 +313,41 @@ class Student:
         self.seconds = saved["seconds"]
 
     def save_network(self, model: ModelSpec, num_classes: int) -> None:
-        """Writes the bare student without adaptors."""
+        """Writes the bare student without adaptors; what replaced its end (SimKD) stays."""
         if self._group.rank == 0:
             path = student_path(self.member.folder)
-            save_network(self.network, model, num_classes, path, {"trial": self.member.name})
+            about = {"trial": self.member.name}
+            save_network(unwrap(self.network), model, num_classes, path, about)
 
     def wait(self) -> None:
         """Waits until every worker has come here, so that files of worker 0 are there for all."""
         if self._group.size > 1:
             dist.barrier()
+
+
+def _with_end(
+    network: Network,
+    teacher: Network,
+    terms: Sequence[TermConfig],
+    shapes: PairShapes,
+    seed: int,
+) -> Network:
+    """Returns the network with the end that one of the methods gives it, or as it is.
+
+    Raises:
+        UserError: If the method cannot serve this pair, or two methods want another end.
+    """
+    changing = [term for term in terms if METHODS[term.method].student]
+    if len(changing) > 1:
+        names = " and ".join(term.name for term in changing)
+        raise UserError(f"only one method may change the student's end, but {names} both do")
+    for term in changing:
+        method = METHODS[term.method]
+        hyperparameters = method.complete(term.hyperparameters)
+        if reason := method.refusal(shapes, hyperparameters):
+            raise UserError(f'term "{term.name}": {reason}')
+        return wrap_student(method.student, network, teacher, hyperparameters, seed)
+    return network
 
 
 def save_network(
@@ -259,6 +363,7 @@ def save_network(
         "args": dict(model.args),
         "num_classes": num_classes,
         "about": dict(about),
+        "wrapping": describe_wrapping(network),
         "state": network.state_dict(),
     }
     save_atomically(content, path)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,18 @@ import torch
 import torch.nn.functional as F
 
 from kdscale.errors import UserError
-from kdscale.losses import METHODS, Method, Objective, PairShapes, TermConfig, dkd, kd, ldrld
+from kdscale.losses import (
+    METHODS,
+    Batch,
+    Method,
+    Objective,
+    PairShapes,
+    Schedule,
+    TermConfig,
+    dkd,
+    kd,
+    ldrld,
+)
 from kdscale.outputs import Outputs, OutputShapes
 
 SHAPES = PairShapes(OutputShapes(12, 6), OutputShapes(12, 9), batch_size=8)
@@ -70,7 +82,7 @@ def test_an_undistilled_student_needs_no_teacher() -> None:
     student, _, target = batch()
     objective = Objective(2.0, 0.0, [], SHAPES, seed=0)
     values = objective(student, None, target)
-    assert objective.needs == {"logits"}
+    assert objective.student_needs == objective.teacher_needs == {"logits"}
     assert list(values) == ["loss", "ce"]
     torch.testing.assert_close(values["loss"], 2 * F.cross_entropy(student.logits, target))
 
@@ -82,8 +94,62 @@ def test_methods_need_a_teacher() -> None:
 
 
 def test_needs_are_the_union() -> None:
-    assert Objective(1.0, 0.0, [KD], SHAPES, seed=0).needs == {"logits"}
-    assert Objective(1.0, 0.0, [KD, RSD], SHAPES, seed=0).needs == {"logits", "embedding"}
+    alone = Objective(1.0, 0.0, [KD], SHAPES, seed=0)
+    assert alone.student_needs == alone.teacher_needs == {"logits"}
+    both = Objective(1.0, 0.0, [KD, RSD], SHAPES, seed=0)
+    assert both.student_needs == both.teacher_needs == {"logits", "embedding"}
+    assert not both.second_view
+
+
+def test_a_term_has_its_epochs_and_its_warm_up() -> None:
+    student, teacher, target = batch()
+    schedule = Schedule(warmup_epochs=4, start_epoch=2, stop_epoch=3)
+    late = TermConfig("late", "kd", 2.0, schedule=schedule)
+    objective = Objective(1.0, 0.0, [KD, late], SHAPES, seed=0, ce_start_epoch=3)
+    for epoch, ce, factor in ((1, 0, 0), (2, 0, 0.25), (3, 1, 0.5), (4, 1, 0)):
+        objective.start_epoch(epoch, 10)
+        values = objective(student, teacher, target)
+        wanted = ce * values["ce"] + 0.9 * values["soft"] + 2 * factor * values["late"]
+        torch.testing.assert_close(values["loss"], wanted)
+        assert (values["late"] == 0) == (factor == 0)
+
+
+def test_a_schedule_that_ends_before_it_starts_is_refused() -> None:
+    backwards = TermConfig("kd", "kd", schedule=Schedule(start_epoch=3, stop_epoch=2))
+    with pytest.raises(UserError, match=r"stop_epoch must be >= start_epoch \(3\) or 0, but got 2"):
+        Objective(1.0, 0.0, [backwards], SHAPES, seed=0)
+
+
+def test_without_a_weight_it_is_the_published_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "kd", replace(METHODS["kd"], weight=7.0))
+    student, teacher, target = batch()
+    values = Objective(0.0, 0.0, [TermConfig("kd", "kd")], SHAPES, seed=0)(student, teacher, target)
+    torch.testing.assert_close(values["loss"], 7 * values["kd"])
+
+
+def test_random_numbers_are_a_terms_own_and_the_same_on_all_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = []
+
+    def term(batch: Batch) -> torch.Tensor:
+        drawn.append(batch.normal(3))
+        return batch.student.logits.sum()
+
+    noisy = replace(METHODS["kd"], name="noisy", build=lambda shapes, values: term)
+    monkeypatch.setitem(METHODS, "noisy", noisy)
+    terms = [TermConfig("a", "noisy"), TermConfig("b", "noisy")]
+    objective = Objective(1.0, 0.0, terms, SHAPES, seed=0)
+    student, teacher, target = batch()
+    objective(student, teacher, target, key=5)
+    halves = [Outputs(part) for part in student.logits.chunk(2)]
+    for first, half in zip((0, 4), halves, strict=True):
+        objective(half, teacher, target[:4], key=5, first=first, whole=8)
+    objective(student, teacher, target, key=6)
+    assert torch.equal(drawn[0], torch.cat([drawn[2], drawn[4]]))
+    assert torch.equal(drawn[1], torch.cat([drawn[3], drawn[5]]))
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[6])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -108,13 +174,16 @@ def test_computes_in_single_precision_under_autocast(dtype: torch.dtype) -> None
 
 
 def test_autocast_is_off_for_any_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    def term(batch: Batch) -> torch.Tensor:
+        return (batch.student.logits @ batch.teacher.logits.T).square().mean()
+
     product = Method(
         name="product",
         title="",
         source="",
+        reads=("logits",),
         hyperparameters=(),
-        build=lambda shapes, values: lambda s, t, y: (s.logits @ t.logits.T).square().mean(),
-        needs=lambda values: frozenset({"logits"}),
+        build=lambda shapes, values: term,
         refuse=lambda shapes, values: "",
     )
     monkeypatch.setitem(METHODS, "product", product)
