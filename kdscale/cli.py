@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from kdscale import __version__
-from kdscale.errors import UserError
+from kdscale.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:  # importing torch takes seconds: each command imports what it needs
     from kdscale.analysis import ReportPaths
@@ -173,12 +173,54 @@ def ui(
 
 
 @app.command()
-def methods() -> None:
-    """List the methods: hyperparameters, defaults, paper."""
-    from kdscale.losses import METHODS
-    from kdscale.terminal import methods_table
+def methods(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Methods to show with their hyperparameters.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List also those whose specification is not public.")
+    ] = False,
+) -> None:
+    """List the methods; or show hyperparameters, defaults and paper of those named."""
+    from kdscale.losses import METHODS, NOT_PUBLIC
+    from kdscale.terminal import method_view, methods_table, not_public_table
 
-    console.print(methods_table(METHODS))
+    for name in names or ():
+        if name not in METHODS:
+            hint = did_you_mean(name, METHODS) or "`kdscale methods` lists them"
+            raise UserError(f'there is no method "{name}" ({hint})')
+    if names:
+        for name in names:
+            console.print(method_view(METHODS[name]), end="\n\n" if name != names[-1] else "\n")
+        return
+    console.print(methods_table(METHODS.values()))
+    if everything:
+        console.print()
+        console.print(not_public_table(NOT_PUBLIC))
+
+
+@app.command("convert-weights", context_settings={"ignore_unknown_options": True})
+def convert_weights_command(
+    text: Annotated[
+        list[str], typer.Argument(help="The weights as that code base spells them, its own flags.")
+    ],
+    source: Annotated[
+        str,
+        typer.Option("--from", help="The code base: repdistiller, mdistiller, rsd-paper or deit."),
+    ],
+    classes: Annotated[
+        int | None, typer.Option(help="Classes, where the convention depends on them.")
+    ] = None,
+    dims: Annotated[
+        int | None, typer.Option(help="The teacher's embedding size, for rsd-paper.")
+    ] = None,
+) -> None:
+    """Say loss weights of another code base as a kdscale objective with equal gradient."""
+    from kdscale.losses import convert_weights
+
+    console.print(
+        convert_weights(source, " ".join(text), classes=classes, dims=dims).to_yaml(), end="", markup=False
+    )
 
 
 @app.command()

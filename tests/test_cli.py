@@ -16,18 +16,29 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rich.cells import cell_len
+from ruamel.yaml import YAML
 from sweeps import PretendSweep, must_not_run, network, study_file
 
 from kdscale import __version__, cli
 from kdscale.data import load_data
 from kdscale.errors import StudyFileError
-from kdscale.losses import METHODS
+from kdscale.losses import METHODS, NOT_PUBLIC
 from kdscale.search import load_study, open_ledger, sweep_lock
 from kdscale.training import evaluate, load_network, store_teacher
 
 ROOT = Path(__file__).parents[1]
 BROKEN = sorted((ROOT / "tests/search/broken").glob("*.yaml"))
-COMMANDS = ("check", "sweep", "train", "teacher", "report", "ui", "methods", "doctor")
+COMMANDS = (
+    "check",
+    "sweep",
+    "train",
+    "teacher",
+    "report",
+    "ui",
+    "methods",
+    "convert-weights",
+    "doctor",
+)
 OF_STUDIES = COMMANDS[:6]
 
 
@@ -332,13 +343,36 @@ def test_teacher_needs_a_file_to_write_to(run: Run, tmp_path: Path, weights: Pat
 # methods, doctor
 
 
-def test_methods_lists_every_hyperparameter(run: Run) -> None:
-    ran = run("methods")
+def test_methods_are_listed_and_shown(run: Run) -> None:
+    listed = run("methods")
+    assert (listed.code, listed.err) == (0, "")
+    assert max(cell_len(line) for line in listed.out.splitlines()) <= 80
+    assert set(METHODS) <= set(listed.out.split())
+    shown = run("methods", "ldrld", "rsd")
+    assert (shown.code, shown.err) == (0, "")
+    wanted = {one.name for name in ("ldrld", "rsd") for one in METHODS[name].hyperparameters}
+    assert wanted <= set(shown.out.split())
+    assert run("methods", "ldlrd").err.startswith(
+        'error there is no method "ldlrd" (did you mean "ldrld"?)'
+    )
+
+
+def test_all_lists_what_is_not_public(run: Run) -> None:
+    assert "specification not public" not in one_line(run("methods").out)
+    shown = run("methods", "--all")
+    assert (shown.code, shown.err) == (0, "")
+    assert {row.name for row in NOT_PUBLIC} <= set(shown.out.split())
+
+
+def test_weights_of_another_code_base_are_converted(run: Run) -> None:
+    ran = run("convert-weights", "--from", "repdistiller", "--distill kd -r 0.1 -a 0.9 -b 0")
     assert (ran.code, ran.err) == (0, "")
-    assert max(cell_len(line) for line in ran.out.splitlines()) <= 80
-    words = set(ran.out.split())
-    for method in METHODS.values():
-        assert {method.name, *(one.name for one in method.hyperparameters)} <= words
+    objective = YAML(typ="safe").load(ran.out)["objective"]
+    assert objective["ce_weight"] == 0.1
+    assert objective["methods"] == [{"method": "kd", "weight": 0.9, "temperature": 4}]
+    wrong = run("convert-weights", "--from", "repdistil", "-r 1")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert 'did you mean "repdistiller"?' in wrong.err
 
 
 def test_doctor_is_content_with_this_machine(run: Run) -> None:

@@ -62,6 +62,27 @@ def dkd(
     return (alpha * tckd + beta * nckd) * temperature**2
 
 
+def dkd_rows(
+    z_s: Tensor, z_t: Tensor, target: Tensor, *, alpha: float, beta: float, temperature: float
+) -> Tensor:
+    """Returns `dkd` for each sample, ``[B]``; their mean is the loss.
+
+    Args:
+        z_s: Student logits ``[B, C]``, float32 or float64.
+        z_t: Teacher logits ``[B, C]``.
+        target: Labels y, int64 ``[B]``.
+        alpha: Weight of TCKD.
+        beta: Weight of NCKD.
+        temperature: T > 0.
+    """
+    y = target.unsqueeze(1)
+    u_s, log_q_s = _decouple(z_s / temperature, y)
+    u_t, log_q_t = _decouple(z_t / temperature, y)
+    tckd = binary_kl(u_s, u_t).squeeze(1)
+    nckd = F.kl_div(log_q_s, log_q_t, reduction="none", log_target=True).sum(dim=1)
+    return (alpha * tckd + beta * nckd) * temperature**2
+
+
 def _decouple(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Returns logit(p_y) ``[B, 1]`` and the log-softmax over c ≠ y ``[B, C]``, very low at y."""
     others = without_classes(z, y)

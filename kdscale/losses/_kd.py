@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdscale.losses._batch import Batch
@@ -40,6 +41,20 @@ def kd(z_s: Tensor, z_t: Tensor, *, temperature: float) -> Tensor:
     """
     require_same_shape(z_s, z_t, "[B, C]")
     return mean_kl(z_s / temperature, z_t / temperature) * temperature**2
+
+
+def kd_rows(z_s: Tensor, z_t: Tensor, *, temperature: float) -> Tensor:
+    """Returns `kd` for each sample, ``[B]``; their mean is the loss.
+
+    Args:
+        z_s: Student logits ``[B, C]``, float32 or float64.
+        z_t: Teacher logits ``[B, C]``.
+        temperature: T > 0.
+    """
+    log_q = F.log_softmax(z_s / temperature, dim=1)
+    log_p = F.log_softmax(z_t / temperature, dim=1)
+    rows = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
+    return rows * temperature**2
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -77,10 +78,11 @@ def ldrld(
         return both * temperature**2
 
     def fused(z_s: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:
-        scores = torch.stack((z_s, z_t)).div_(temperature)
-        # The T² of the loss times the 1 / T of the division leaves one T in the gradient.
+        # Of the loss's T², the 1 / T of the division leaves one T in the gradient.
         weights = alpha * temperature, beta * temperature
-        value, gradient = _value_and_gradient(scores, top, *weights, include_group)
+        value, gradient = _value_and_gradient(
+            z_s / temperature, z_t / temperature, top, *weights, include_group
+        )
         return value * temperature, gradient
 
     return with_gradient(composed, fused, z_s, z_t)
@@ -150,15 +152,15 @@ def _top_classes(z_s: Tensor, z_t: Tensor, depth: int) -> Tensor:
 
 def _local(s: Tensor, t: Tensor, top: Tensor, include_group: bool) -> Tensor:
     """Returns `ldrld_local` / T² for logits that are already divided by T."""
-    batch_size, depth = top.shape
     top_s, top_t = s.gather(1, top), t.gather(1, top)
     # All d x d differences at once: the pairs (i, j) and (j, i) are one, so each counts half.
     pairs = binary_kl(_differences(top_s), _differences(top_t))
-    weighted = (pairs * _pair_weights(top_s, depth)).sum() / (2 * batch_size)
-    pair_count = depth * (depth - 1) // 2
-    if not include_group:
-        return weighted / pair_count
-    return (weighted + mean_kl(top_s, top_t)) / (pair_count + 1)
+    weights = _pair_weights(top.shape[1], include_group, s.dtype, s.device)
+    local = (pairs * weights).sum() / (2 * len(s))
+    if include_group:
+        # binary_kl is 0 on the diagonal, so the weight that waits there is the group's.
+        local = local + weights[0, 0] * mean_kl(top_s, top_t)
+    return local
 
 
 def _rntk(s: Tensor, t: Tensor, top: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ def _rntk(s: Tensor, t: Tensor, top: Tensor) -> Tensor:
 
 
 def _value_and_gradient(
-    scores: Tensor, top: Tensor, alpha: float, beta: float, include_group: bool
+    s: Tensor, t: Tensor, top: Tensor, alpha: float, beta: float, include_group: bool
 ) -> tuple[Tensor, Tensor]:
     """Returns alpha `_local` + beta `_rntk` and its gradient in the student's scores ``[B, C]``.
 
@@ -175,38 +177,35 @@ def _value_and_gradient(
     and q the student's; its gradient in the student's scores is q - p. A pair is the two-way
     softmax p_ij = σ(t_i - t_j), p_ji = 1 - p_ij: with symmetric weights w, zero at i = j, all
     pairs together are Σ_ij w_ij p_ij (log p_ij - log q_ij), and the gradient in the i-th score is
-    Σ_j w_ij (q_ij - p_ij). So one d x d matrix an image serves, without a list of pairs.
+    Σ_j w_ij (q_ij - p_ij). So one d x d matrix an image serves, without a list of pairs. Its
+    diagonal is free: the softmax over the group goes there.
 
     Args:
-        scores: Student's and teacher's logits / T ``[2, B, C]``; overwritten.
+        s: Student logits / T ``[B, C]``; overwritten.
+        t: Teacher logits / T ``[B, C]``; overwritten.
         top: The student's top classes ``[B, d]``.
         alpha: Weight of the local part.
         beta: Weight of the remaining classes.
         include_group: The local part holds the whole group.
     """
     batch_size, depth = top.shape
-    local = alpha / (batch_size * (depth * (depth - 1) // 2 + include_group))
-    index = top.expand(2, -1, -1)
-    top_scores = scores.gather(2, index)
-
-    weights = local * _pair_weights(top_scores, depth)
-    value, of_pairs = _weighted_kl(F.logsigmoid(_differences(top_scores)), weights)
-    of_top = of_pairs.sum(dim=2)
-    if include_group:
-        group, of_group = _weighted_kl(top_scores.log_softmax(dim=2), local)
-        value, of_top = value + group, of_top + of_group
+    weights = _pair_weights(depth, include_group, s.dtype, s.device) * (alpha / batch_size)
+    top_scores = torch.stack((s.gather(1, top), t.gather(1, top)))
+    logs = F.logsigmoid(_differences(top_scores))
+    logs.diagonal(dim1=2, dim2=3).copy_(top_scores.log_softmax(dim=2))
+    (log_q, log_p), (q, p) = logs, logs.exp()
+    local = (p * weights).mul_(log_p - log_q).sum()
+    of_top = q.sub_(p).mul_(weights).sum(dim=2)
 
     # The top classes leave the softmax over the rest as in `without_classes`: there q = p = 0.
-    scores.scatter_(2, index, torch.finfo(scores.dtype).min / 2)
-    rest, gradient = _weighted_kl(scores.log_softmax(dim=2), beta / batch_size)
-    return value + rest, gradient.scatter_(1, top, of_top)
-
-
-def _weighted_kl(logs: Tensor, weights: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Returns Σ w p (log p - log q), a scalar, and w (q - p) for ``[log q, log p]``."""
-    (log_q, log_p), (q, p) = logs, logs.exp()
-    value = (p * weights).mul_(log_p - log_q).sum()
-    return value, q.sub_(p).mul_(weights)
+    low = torch.finfo(s.dtype).min / 2
+    log_q = s.scatter_(1, top, low).log_softmax(dim=1)
+    log_p = t.scatter_(1, top, low).log_softmax(dim=1)
+    gain = torch.sub(log_p, log_q, out=t)
+    q, p = log_q.exp_(), log_p.exp_()
+    rest = gain.mul_(p).sum()
+    gradient = q.sub_(p).mul_(beta / batch_size).scatter_(1, top, of_top)
+    return local.add(rest, alpha=beta / batch_size), gradient
 
 
 def _differences(z: Tensor) -> Tensor:
@@ -214,12 +213,21 @@ def _differences(z: Tensor) -> Tensor:
     return z.unsqueeze(-1) - z.unsqueeze(-2)
 
 
-def _pair_weights(like: Tensor, depth: int) -> Tensor:
-    """Returns the adaptive decay weights w_ij ``[d, d]``, symmetric, zero at i = j."""
-    ranks = torch.arange(1, depth + 1, dtype=like.dtype, device=like.device)
-    decay = torch.exp(-RANK_DECAY * ranks)
-    gap = (ranks - ranks.unsqueeze(1)).abs()
-    return (RANK_SCALE * torch.outer(decay, decay) / (GAP_OFFSET + gap)).fill_diagonal_(0)
+@functools.cache
+def _pair_weights(
+    depth: int, include_group: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Returns the adaptive decay weights w_ij of a mean ``[d, d]``, symmetric.
+
+    The diagonal holds the group's weight, which is 0 without it.
+    """
+    with torch.inference_mode(False):  # what is kept must serve training too
+        ranks = torch.arange(1, depth + 1, dtype=dtype, device=device)
+        decay = torch.exp(-RANK_DECAY * ranks)
+        gap = (ranks - ranks.unsqueeze(1)).abs()
+        weights = RANK_SCALE * torch.outer(decay, decay) / (GAP_OFFSET + gap)
+        weights = weights.fill_diagonal_(1.0 if include_group else 0.0)
+        return weights / (depth * (depth - 1) // 2 + include_group)
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:

@@ -1,5 +1,4 @@
-"""The arithmetic that several methods share: precision, KL over C classes and over two, and
-gradients that come with the value."""
+"""The arithmetic that several methods share: precision, KL, and a gradient beside the value."""
 
 from __future__ import annotations
 
@@ -32,11 +31,13 @@ def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     def wide(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         values: list[Any] = [*args, *kwargs.values()]
         device = next(value.device.type for value in values if isinstance(value, Tensor))
+        wide_args: list[Any] = [widen(value) for value in args]
+        wide_kwargs: dict[str, Any] = {name: widen(value) for name, value in kwargs.items()}
+        if not torch.is_autocast_enabled(device):
+            # The context costs as much as a small loss, so it is entered where it matters.
+            return function(*wide_args, **wide_kwargs)
         with torch.autocast(device, enabled=False):
-            return function(
-                *(widen(value) for value in args),  # type: ignore[arg-type]
-                **{name: widen(value) for name, value in kwargs.items()},  # type: ignore[arg-type]
-            )
+            return function(*wide_args, **wide_kwargs)
 
     return wide
 
@@ -105,16 +106,15 @@ Fused = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def with_gradient(loss: Loss, fused: Fused, student: Tensor, teacher: Tensor) -> Tensor:
-    """Returns ``loss(student, teacher)``, a scalar, by way of ``fused`` where only the student learns.
+    """Returns ``loss(student, teacher)``, computed by ``fused`` where the student alone learns.
 
-    ``fused`` computes the value together with its gradient, so that autograd has no graph to keep:
-    beside the two inputs only that gradient is saved. ``loss`` is the same function composed of
-    differentiable operators. It computes the value where no gradient is wanted or the teacher
-    wants one, under torch.compile, which fuses it by itself, and where a gradient of the gradient
-    is asked for.
+    ``fused`` computes the value and its gradient together, so autograd keeps no graph: beside the
+    two inputs that gradient alone is saved. ``loss`` is the same function as a composition of
+    differentiable operators. It serves where no gradient is wanted or the teacher wants one too,
+    where the gradient itself is differentiated, and under torch.compile, which fuses by itself.
 
     Args:
-        loss: The loss as a composition, of (student, teacher).
+        loss: The loss of (student, teacher), a scalar.
         fused: The same value with its gradient in the student; called without autograd.
         student: The student's tensor.
         teacher: The teacher's tensor.
@@ -122,32 +122,24 @@ def with_gradient(loss: Loss, fused: Fused, student: Tensor, teacher: Tensor) ->
     learns = torch.is_grad_enabled() and student.requires_grad and not teacher.requires_grad
     if not learns or torch.compiler.is_compiling():
         return loss(student, teacher)
-    value, _ = _ValueWithGradient.apply(student, teacher, loss, fused)  # type: ignore[no-untyped-call]
-    return value  # type: ignore[no-any-return]
+    value: Tensor = _ValueWithGradient.apply(student, teacher, loss, fused)  # type: ignore[no-untyped-call]
+    return value
 
 
 class _ValueWithGradient(torch.autograd.Function):
-    """(student, teacher, loss, fused) -> the value and its gradient in the student."""
-
-    generate_vmap_rule = True
+    """(student, teacher, loss, fused) -> the value, with its gradient in the student at hand."""
 
     @staticmethod
-    def forward(
-        student: Tensor, teacher: Tensor, loss: Loss, fused: Fused
-    ) -> tuple[Tensor, Tensor]:
-        return fused(student, teacher)
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, loss: Loss, fused: Fused) -> Tensor:
+        value, gradient = fused(student, teacher)
+        ctx.loss = loss
+        ctx.save_for_backward(student, teacher, gradient)
+        return value
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        student, teacher, ctx.loss, _ = inputs
-        ctx.save_for_backward(student, teacher, output[1])
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, of_value: Tensor, _: None) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, of_value: Tensor) -> tuple[Tensor, None, None, None]:
         student, teacher, gradient = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: this gradient will be differentiated
+        if torch.is_grad_enabled():  # create_graph: what is returned will be differentiated
             value = ctx.loss(student, teacher)
             (gradient,) = torch.autograd.grad(value, student, create_graph=True)
         return of_value * gradient, None, None, None

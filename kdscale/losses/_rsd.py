@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ from kdscale.losses._method import (
     Term,
     refuse_unequal_classes,
 )
-from kdscale.losses._numerics import full_precision, require_same_shape
+from kdscale.losses._numerics import full_precision, require_same_shape, with_gradient
 from kdscale.outputs import present
 from kdscale.records import Value
 
@@ -34,8 +36,7 @@ def rsd(e_s: Tensor, e_t: Tensor, *, kappa: float) -> Tensor:
     second one is not, unless the teacher's columns are uncorrelated. Uncorrelated noise gives
     about kappa D² / B, so small batches blur the second term.
 
-    For D > B the off-diagonal sum comes from the B x B Gram matrices, ‖ẽ_tᵀẽ_s‖² = ⟨ẽ_sẽ_sᵀ,
-    ẽ_tẽ_tᵀ⟩, and no D x D matrix is made.
+    For D > B the off-diagonal sum comes from B x B Gram matrices, and no D x D matrix is made.
 
     Args:
         e_s: Student features ``[B, D]``: the projected embedding or the logits.
@@ -53,19 +54,65 @@ def rsd(e_s: Tensor, e_t: Tensor, *, kappa: float) -> Tensor:
         the objective gathers the global batch first.
     """
     require_same_shape(e_s, e_t, "[B, D]")
-    batch_size, dims = e_s.shape
-    a, b = _standardise(e_s), _standardise(e_t)
-    diagonal = (a * b).sum(dim=0) / batch_size
-    if dims > batch_size:
-        total = ((a @ a.T) * (b @ b.T)).sum() / batch_size**2
-    else:
-        total = (b.T @ a / batch_size).square().sum()
-    off_diagonal = total - diagonal.square().sum()
-    return (diagonal - 1).square().sum() + kappa * off_diagonal
+    return with_gradient(
+        functools.partial(_composed, kappa=kappa),
+        functools.partial(_value_and_gradient, kappa=kappa),
+        e_s,
+        e_t,
+    )
 
 
-def _standardise(e: Tensor) -> Tensor:
-    return (e - e.mean(dim=0)) / (e.std(dim=0, correction=0) + STD_OFFSET)
+def _composed(e_s: Tensor, e_t: Tensor, kappa: float) -> Tensor:
+    """Returns `rsd` as a composition of differentiable operators."""
+    a, b = (
+        (e - e.mean(dim=0)) / (e.std(dim=0, correction=0) + STD_OFFSET)
+        # std has no gradient at a constant column, where a square root's would be infinite.
+        for e in (e_s, e_t)
+    )
+    diagonal = (a * b).mean(dim=0)
+    total = (a * _correlate(b, a)).sum() / len(a) ** 2
+    return (diagonal - 1).square().sum() + kappa * (total - diagonal.square().sum())
+
+
+def _value_and_gradient(e_s: Tensor, e_t: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
+    """Returns `rsd` and its gradient in the student's features ``[B, D]``.
+
+    With a, b the standardised student and teacher and r the diagonal of R = bᵀa / B, the value is
+    Σ (r - 1)² - kappa Σ r² + kappa ‖R‖², where ‖R‖² = Σ a ⊙ bbᵀa / B². Its gradient in a is
+    g = (2 / B) b ⊙ (r - 1 - kappa r) + (2 kappa / B²) bbᵀa, rows of [D] multiplying columns.
+    Through a = (e - mean) / (σ + 1e-5) this becomes (g - mean_b g) / (σ + 1e-5) - a ⊙ Σ_b(g ⊙ a) /
+    (B σ). The columns of b are centred, so mean_b g = 0, and Σ_b(g ⊙ a) is made of r and of the
+    column sums of a ⊙ bbᵀa, which the value has already.
+    """
+    batch_size = len(e_s)
+    a, std = _standardise(e_s)
+    b, _ = _standardise(e_t)
+    related = _correlate(b, a)
+    diagonal = (a * b).mean(dim=0)
+    squares = (a * related).sum(dim=0).mul_(kappa / batch_size**2)  # kappa Σ_j R_ji² of column i
+    pull = diagonal * (1 - kappa) - 1
+    # Half of Σ_b(g ⊙ a); and (r - 1)² - kappa r² = r pull - r + 1.
+    half = (diagonal * pull).add_(squares)
+    value = (half - diagonal).add_(1).sum()
+
+    scale = 2 / batch_size / (std + STD_OFFSET)
+    gradient = related.mul_(scale * (kappa / batch_size)).addcmul_(b, pull * scale)
+    # A constant column has a = 0 and takes nothing through its deviation.
+    through_std = half.mul_(2 / batch_size) / std.clamp_min(torch.finfo(std.dtype).tiny)
+    return value, gradient.addcmul_(a, through_std, value=-1)
+
+
+def _standardise(e: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns e with each column centred and divided by its deviation + 1e-5, and deviations."""
+    centred = e - e.mean(dim=0)
+    std = centred.square().mean(dim=0).sqrt_()
+    return centred.div_(std + STD_OFFSET), std
+
+
+def _correlate(b: Tensor, a: Tensor) -> Tensor:
+    """Returns bbᵀa ``[B, D]`` by way of the smaller of bbᵀ and bᵀa."""
+    batch_size, dims = a.shape
+    return (b @ b.T) @ a if dims > batch_size else b @ (b.T @ a)
 
 
 class AAD(nn.Module):

@@ -23,6 +23,7 @@ from kdscale.models._shufflenetv1 import shufflenetv1
 from kdscale.models._shufflenetv2 import shufflenetv2
 from kdscale.models._vgg import vgg
 from kdscale.models._wide_resnet import wide_resnet
+from kdscale.models._wrap import rewrap, unwrap, wrap_student, wrapping
 
 __all__ = [
     "ZOO",
@@ -33,6 +34,10 @@ __all__ = [
     "model_names",
     "multiply_accumulates",
     "refuse_channels_last",
+    "rewrap",
+    "unwrap",
+    "wrap_student",
+    "wrapping",
 ]
 
 

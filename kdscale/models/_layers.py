@@ -8,31 +8,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Block(Protocol):
-    """The last part of a stage, which knows what its ReLU takes; an nn.Module."""
+class EndsInRelu(Protocol):
+    """A stage, or the last part of one, that can hand out what its last ReLU takes.
+
+    An nn.Module. The name is of the rule: a linear bottleneck ends in no ReLU and hands out its
+    output.
+    """
 
     @property
     def norm(self) -> nn.BatchNorm2d | None:
-        """The BatchNorm just before the ReLU; None if there is not one for all channels."""
+        """The BatchNorm just before that ReLU; None if there is not one for all channels."""
 
     def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the output and what its ReLU took, which nothing writes into."""
+        """Returns the features, and these before that ReLU, which writes into neither."""
 
 
 class BlockStage(nn.Sequential):
-    """Parts in a row, the last one a `Block`."""
+    """Blocks in a row, the last one an `EndsInRelu`."""
 
     @property
     def norm(self) -> nn.BatchNorm2d | None:
         """The BatchNorm just before the last ReLU."""
-        return cast(Block, self[-1]).norm
+        return cast("EndsInRelu", self[-1]).norm
 
     def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the stage's features and the features before their last ReLU."""
-        *parts, last = self
-        for part in parts:
-            x = part(x)
-        return cast(Block, last).with_preactivation(x)
+        *blocks, last = self
+        for block in blocks:
+            x = block(x)
+        return cast("EndsInRelu", last).with_preactivation(x)
 
 
 class ReluStage(nn.Sequential):
@@ -41,7 +45,7 @@ class ReluStage(nn.Sequential):
     @property
     def norm(self) -> nn.BatchNorm2d:
         """The BatchNorm just before the last ReLU."""
-        return cast(nn.BatchNorm2d, self[-2])
+        return cast("nn.BatchNorm2d", self[-2])
 
     def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the stage's features and the features before their last ReLU."""

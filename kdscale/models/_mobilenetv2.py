@@ -6,7 +6,14 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from kdscale.models._layers import BlockStage, Neck, conv_norm, conv_norm_relu, global_pool, he_initialise
+from kdscale.models._layers import (
+    BlockStage,
+    Neck,
+    conv_norm,
+    conv_norm_relu,
+    global_pool,
+    he_initialise,
+)
 from kdscale.models._network import StagedNetwork
 
 _STEM_CHANNELS = 16
@@ -51,7 +58,7 @@ class InvertedResidual(nn.Module):
     @property
     def norm(self) -> nn.BatchNorm2d:
         """The body's last BatchNorm."""
-        return cast(nn.BatchNorm2d, self.body.get_submodule("2.1"))
+        return cast("nn.BatchNorm2d", self.body.get_submodule("2.1"))
 
 
 def mobilenetv2(num_classes: int) -> StagedNetwork:

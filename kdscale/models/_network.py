@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.errors import UserError
-from kdscale.models._layers import Neck
+from kdscale.models._layers import EndsInRelu, Neck
 from kdscale.outputs import LOGITS, Affine, Need, Outputs, OutputShapes, preactivation, stage
 
 
@@ -52,23 +52,15 @@ class Network(nn.Module):
             raise ValueError(f"the network has no {', '.join(missing)}; it has {known}")
 
 
-class Stage(Protocol):
-    """A stage that can hand out what its last ReLU takes; an nn.Module."""
-
-    @property
-    def norm(self) -> nn.BatchNorm2d | None:
-        """The BatchNorm just before the last ReLU; None if there is not one for all channels."""
-
-    def with_preactivation(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the stage's features and the features before their last ReLU."""
-
-
 class StagedNetwork(Network):
     """A chain of stages, a neck that pools the last map to the embedding, and a linear classifier.
 
+    Pre-activations and their norms are those of RepDistiller, the stem's excepted: there it hands
+    out the features themselves, here too what goes into the ReLU.
+
     Args:
-        stages: Modules that run one after the other, each a `Stage` whose output is a stage
-            feature. None may write into its input, which is the feature of the stage before it.
+        stages: Modules that run one after the other, each an `EndsInRelu`; each one's output is a
+            stage feature. None may write into its input, the feature of the stage before it.
         neck: Maps the last stage feature to the map and that to the embedding ``[B, D]``.
         classifier: Maps the embedding to logits ``[B, C]``.
     """
@@ -124,7 +116,7 @@ class StagedNetwork(Network):
         features = images
         for number, part in enumerate(self.stages):
             if preactivation(number) in needs:
-                features, before = cast(Stage, part).with_preactivation(features)
+                features, before = cast("EndsInRelu", part).with_preactivation(features)
                 preactivations[number] = before
             else:
                 features = part(features)
@@ -134,7 +126,7 @@ class StagedNetwork(Network):
 
     def norm_of(self, number: int) -> nn.BatchNorm2d | None:
         """Returns the BatchNorm before the last ReLU of a stage; None if it has not one."""
-        return cast(Stage, self.stages[number]).norm
+        return cast("EndsInRelu", self.stages[number]).norm
 
     def tail(self, number: int, features: Tensor) -> Tensor:
         """Returns the logits ``[B, C]`` that follow from features in place of a stage's own.

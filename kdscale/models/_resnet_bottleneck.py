@@ -47,7 +47,7 @@ class Bottleneck(nn.Module):
     @property
     def norm(self) -> nn.BatchNorm2d:
         """The body's last BatchNorm; the shortcut's is not counted, as in RepDistiller."""
-        return cast(nn.BatchNorm2d, self.body.get_submodule("2.1"))
+        return cast("nn.BatchNorm2d", self.body.get_submodule("2.1"))
 
     def _sum(self, x: Tensor) -> Tensor:
         out: Tensor = self.body(x) + self.shortcut(x)

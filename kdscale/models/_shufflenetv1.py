@@ -47,7 +47,7 @@ class ShuffleUnit(nn.Module):
     @property
     def norm(self) -> nn.BatchNorm2d | None:
         """The body's last BatchNorm; None at stride 2, where it sees a part of the channels."""
-        return None if self.halves else cast(nn.BatchNorm2d, self.body.get_submodule("3.1"))
+        return None if self.halves else cast("nn.BatchNorm2d", self.body.get_submodule("3.1"))
 
     def _joined(self, x: Tensor) -> Tensor:
         out: Tensor = self.body(x)

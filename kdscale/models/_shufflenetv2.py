@@ -7,7 +7,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kdscale.models._layers import BlockStage, Neck, ReluStage, conv_norm, conv_norm_relu, global_pool
+from kdscale.models._layers import (
+    BlockStage,
+    Neck,
+    ReluStage,
+    conv_norm,
+    conv_norm_relu,
+    global_pool,
+)
 from kdscale.models._network import StagedNetwork
 
 _STEM_CHANNELS = 24
@@ -39,7 +46,7 @@ class SplitUnit(nn.Module):
         *layers, last = self.body
         for layer in layers:
             changed = layer(changed)
-        activated, before = cast(ReluStage, last).with_preactivation(changed)
+        activated, before = cast("ReluStage", last).with_preactivation(changed)
         out = self.shuffle(torch.cat([kept, activated], dim=1))
         return out, torch.cat([kept, before], dim=1)
 

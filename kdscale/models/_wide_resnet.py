@@ -93,7 +93,7 @@ class WideResNet(StagedNetwork):
         """Returns the first BatchNorm after a stage."""
         last = number + 1 == len(self.stages)
         name = "neck.0.0" if last else f"stages.{number + 1}.0.activation.0"
-        return cast(nn.BatchNorm2d, self.get_submodule(name))
+        return cast("nn.BatchNorm2d", self.get_submodule(name))
 
 
 def wide_resnet(num_classes: int, *, depth: int, widen: int) -> StagedNetwork:

@@ -1,8 +1,17 @@
 """What people see in a terminal. Renders; decides nothing."""
 
 from kdscale.terminal._doctor import Finding, doctor_view, examine
-from kdscale.terminal._methods import methods_table
+from kdscale.terminal._methods import method_view, methods_table, not_public_table
 from kdscale.terminal._plan import plan_view
 from kdscale.terminal._progress import SweepView
 
-__all__ = ["Finding", "SweepView", "doctor_view", "examine", "methods_table", "plan_view"]
+__all__ = [
+    "Finding",
+    "SweepView",
+    "doctor_view",
+    "examine",
+    "method_view",
+    "methods_table",
+    "not_public_table",
+    "plan_view",
+]

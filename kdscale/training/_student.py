@@ -19,10 +19,10 @@ from kdscale.losses import METHODS, Objective, PairShapes, TermConfig
 from kdscale.models import (
     Network,
     create_model,
-    describe_wrapping,
     refuse_channels_last,
     unwrap,
     wrap_student,
+    wrapping,
 )
 from kdscale.outputs import Need, Outputs
 from kdscale.training._checkpoint import load_checkpoint, save_atomically
@@ -346,7 +346,8 @@ def _with_end(
         hyperparameters = method.complete(term.hyperparameters)
         if reason := method.refusal(shapes, hyperparameters):
             raise UserError(f'term "{term.name}": {reason}')
-        return wrap_student(method.student, network, teacher, hyperparameters, seed)
+        if method.student:
+            return wrap_student(method.student, network, teacher, hyperparameters, seed)
     return network
 
 
@@ -363,7 +364,7 @@ def save_network(
         "args": dict(model.args),
         "num_classes": num_classes,
         "about": dict(about),
-        "wrapping": describe_wrapping(network),
+        "wrapping": wrapping(network),
         "state": network.state_dict(),
     }
     save_atomically(content, path)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdscale.data import TaskData
 from kdscale.errors import UserError, did_you_mean
-from kdscale.models import Network, create_model
+from kdscale.models import Network, create_model, rewrap
 from kdscale.training._checkpoint import load_checkpoint
 from kdscale.training._cohort import Cohort, Progress, train_cohort
 from kdscale.training._group import Group
@@ -45,6 +45,8 @@ def load_network(path: Path, num_classes: int, image_size: int) -> Network:
     network = create_model(
         saved["model"], num_classes, image_size=image_size, args=saved["args"], seed=0
     )
+    if saved.get("wrapping"):
+        network = rewrap(network, saved["wrapping"])
     network.load_state_dict(saved["state"])
     return network.eval()
 

@@ -68,7 +68,7 @@ def test_is_the_weighted_sum_of_its_parts() -> None:
 
 
 def test_ldrld_with_cross_entropy_is_the_official_total() -> None:
-    cases = json.loads((Path(__file__).parent / "golden_core.json").read_text())["cases"]
+    cases = json.loads((Path(__file__).parent / "golden_losses.json").read_text())["cases"]
     case = next(case for case in cases if case["id"] == "ldrld/total")
     b, c = torch.meshgrid(torch.arange(6.0).double(), torch.arange(12.0).double(), indexing="ij")
     student = Outputs(3 * torch.sin(0.7 * b + 1.3 * c + 0.1 * b * c))

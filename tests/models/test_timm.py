@@ -9,9 +9,8 @@ import torch
 
 from kdscale.errors import UserError
 from kdscale.models import Network, create_model, multiply_accumulates
-from kdscale.outputs import Need
+from kdscale.outputs import Need, stage
 
-EVERYTHING: frozenset[Need] = frozenset({"logits", "embedding", "stages"})
 SMALL_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 6, "num_heads": 3}
 SMALL_SWIN = {
     "img_size": 32,
@@ -88,33 +87,33 @@ def test_logits_embedding_and_stages_fit_together(
     disturbed(network).eval()
     model: Any = network.get_submodule("model")
     with torch.no_grad():
-        outputs = network.outputs(images(size), EVERYTHING)
+        outputs = network.outputs(images(size), network.offers)
         assert outputs.embedding is not None
         assert torch.equal(outputs.logits, model(images(size)))
         assert torch.equal(outputs.logits, network(images(size)))
         assert torch.equal(outputs.logits, model.get_classifier()(outputs.embedding))
     assert outputs.embedding.shape == (2, embedding)
-    assert [tuple(stage.shape[1:]) for stage in outputs.stages] == stages
+    assert [tuple(part.shape[1:]) for part in outputs.stages.values()] == stages
 
 
 @pytest.mark.parametrize(("name", "args", "size"), WHOLE_HEADS, ids=[row[0] for row in WHOLE_HEADS])
 def test_unusual_heads_run_as_a_whole(name: str, args: dict[str, Any], size: int) -> None:
     network = disturbed(create_model(name, 10, image_size=size, args=args, seed=0)).eval()
     with torch.no_grad():
-        outputs = network.outputs(images(size), EVERYTHING)
+        outputs = network.outputs(images(size), network.offers)
         assert torch.equal(outputs.logits, network(images(size)))
     assert outputs.embedding is not None
     assert outputs.embedding.shape == (2, network.shapes.embedding)
 
 
-@pytest.mark.parametrize("needs", [{"logits"}, {"embedding"}, {"stages"}, {"embedding", "stages"}])
+@pytest.mark.parametrize("needs", [{"logits"}, {"embedding"}, {stage(2)}, {"embedding", stage(2)}])
 def test_only_what_is_needed_is_handed_out(needs: set[Need]) -> None:
     network = create_model("vit_tiny_patch16_224", 10, args=SMALL_VIT, seed=0).eval()
     with torch.no_grad():
         outputs = network.outputs(images(32), frozenset(needs))
         assert torch.equal(outputs.logits, network(images(32)))
     assert (outputs.embedding is not None) == ("embedding" in needs)
-    assert bool(outputs.stages) == ("stages" in needs)
+    assert set(outputs.stages) == ({2} if stage(2) in needs else set())
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_only_what_is_needed_is_handed_out(needs: set[Need]) -> None:
 def test_training_draws_the_same_dropout_on_every_way(name: str, args: dict[str, Any]) -> None:
     network = create_model(name, 10, args=args, seed=0).train()
     logits = []
-    for needs in ({"logits"}, {"embedding"}, {"stages"}, EVERYTHING):
+    for needs in ({"logits"}, {"embedding"}, {stage(1)}, network.offers):
         torch.manual_seed(5)
         with torch.no_grad():
             logits.append(network.outputs(images(32), frozenset(needs)).logits)
@@ -143,8 +142,8 @@ def test_uniform_blocks_are_cut_into_four_stages() -> None:
 
 def test_stages_learn() -> None:
     network = create_model("vit_tiny_patch16_224", 10, args=SMALL_VIT, seed=0)
-    outputs = network.outputs(images(32), EVERYTHING)
-    torch.stack([stage.square().mean() for stage in outputs.stages]).sum().backward()
+    outputs = network.outputs(images(32), network.offers)
+    torch.stack([part.square().mean() for part in outputs.stages.values()]).sum().backward()
     assert network.get_parameter("model.patch_embed.proj.weight").grad is not None
 
 
@@ -171,7 +170,7 @@ def test_outputs_compile() -> None:
     torch.compiler.reset()
     compiled = torch.compile(network.outputs, backend="eager")
     with torch.no_grad():
-        assert torch.equal(compiled(images(32), EVERYTHING).logits, network(images(32)))
+        assert torch.equal(compiled(images(32), network.offers).logits, network(images(32)))
 
 
 @pytest.mark.parametrize(

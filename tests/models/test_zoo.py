@@ -16,9 +16,7 @@ from kdscale.models import (
     model_names,
     multiply_accumulates,
 )
-from kdscale.outputs import Need
 
-EVERYTHING: frozenset[Need] = frozenset({"logits", "embedding", "stages"})
 Maps = tuple[tuple[int, int, int], ...]
 
 RESNET: Maps = ((16, 32, 32), (16, 32, 32), (32, 16, 16), (64, 8, 8))
@@ -105,28 +103,30 @@ def test_all_ways_to_the_logits_agree_bitwise(name: str, training: bool) -> None
     network = create_model(name, 10, seed=0).train(training)
     with torch.no_grad():
         logits = network(images())
-        everything = network.outputs(images(), EVERYTHING)
+        everything = network.outputs(images(), network.offers)
         plain = network.outputs(images(), frozenset({"logits"}))
     assert torch.equal(logits, everything.logits)
     assert torch.equal(logits, plain.logits)
     assert plain.embedding is None
-    assert plain.stages == ()
+    assert not plain.stages
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_parts_have_the_probed_shapes_and_fit_together(name: str) -> None:
     network = create_model(name, 10, seed=0).eval()
     with torch.no_grad():
-        outputs = network.outputs(images(), EVERYTHING)
+        outputs = network.outputs(images(), network.offers)
     assert outputs.embedding is not None
     assert outputs.embedding.shape == (2, network.shapes.embedding)
-    assert tuple(tuple(stage.shape[1:]) for stage in outputs.stages) == network.shapes.stages
+    assert list(outputs.stages) == list(range(len(network.shapes.stages)))
+    shapes = tuple(tuple(stage.shape[1:]) for stage in outputs.stages.values())
+    assert shapes == network.shapes.stages
     classifier = network.get_submodule("classifier")
     neck = network.get_submodule("neck")
     with torch.no_grad():
         assert torch.equal(classifier(outputs.embedding), outputs.logits)
         # The last stage feature is still what the neck consumed: nothing wrote into it.
-        assert torch.equal(neck(outputs.stages[-1]), outputs.embedding)
+        assert torch.equal(neck(outputs.stages[len(outputs.stages) - 1]), outputs.embedding)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -197,31 +197,35 @@ def test_vgg_and_mobilenet_start_with_a_small_classifier() -> None:
 def test_channels_last_changes_nothing_but_rounding(name: str) -> None:
     network = create_model(name, 10, seed=0).eval()
     with torch.no_grad():
-        expected = network.outputs(images(), EVERYTHING)
+        expected = network.outputs(images(), network.offers)
         network = network.to(memory_format=torch.channels_last)
-        got = network.outputs(images().contiguous(memory_format=torch.channels_last), EVERYTHING)
+        got = network.outputs(
+            images().contiguous(memory_format=torch.channels_last), network.offers
+        )
     # Other kernels sum in another order: float32 rounding, some hundred terms a sum.
     torch.testing.assert_close(got.logits, expected.logits, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(got.stages[-1], expected.stages[-1], rtol=1e-4, atol=1e-4)
+    for number, features in expected.stages.items():
+        torch.testing.assert_close(got.stages[number], features, rtol=1e-4, atol=1e-4)
 
 
 def test_autocast_gives_parts_of_the_lower_precision() -> None:
     network = create_model("resnet8", 10, args={"width": 2}, seed=0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        outputs = network.outputs(images(), EVERYTHING)
-    assert outputs.logits.dtype == torch.bfloat16
+        outputs = network.outputs(images(), network.offers)
+    assert outputs.class_maps is not None
+    assert outputs.logits.dtype == outputs.class_maps.dtype == torch.bfloat16
     assert outputs.logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["resnet8", "shufflenetv2", "mobilenetv2"])
+@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "shufflenetv2", "mobilenetv2"])
 def test_outputs_compile_to_one_graph(name: str) -> None:
     network = create_model(name, 10, seed=0).eval()
     torch.compiler.reset()
     compiled = torch.compile(network.outputs, backend="eager", fullgraph=True)
     with torch.no_grad():
-        got = compiled(images(), EVERYTHING)
+        got = compiled(images(), network.offers)
         assert torch.equal(got.logits, network(images()))
-    assert len(got.stages) == len(network.shapes.stages)
+    assert len(got.stages) == len(got.preactivations) == len(network.shapes.stages)
 
 
 def test_a_bare_network_does_not_know_its_outputs() -> None:

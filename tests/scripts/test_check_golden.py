@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "check_golden"
-CORE = ROOT / "tests" / "losses" / "golden_core.json"
+CORE = ROOT / "tests" / "losses" / "golden_losses.json"
 
 
 @pytest.fixture(scope="module")

@@ -4,46 +4,53 @@ from io import StringIO
 
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from kdscale.losses import METHODS, Hyperparameter
-from kdscale.terminal import methods_table
+from kdscale.losses import METHODS, NOT_PUBLIC, Method, common_hyperparameters
+from kdscale.terminal import method_view, methods_table, not_public_table
 
 
-def text(width: int) -> str:
+def text(shown: RenderableType, width: int) -> str:
     file = StringIO()
-    Console(file=file, width=width).print(methods_table(METHODS))
+    Console(file=file, width=width).print(shown)
     return file.getvalue()
 
 
+each_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
-def test_every_width_holds_every_name_whole(width: int) -> None:
-    shown = text(width)
+def test_the_list_holds_every_name_whole(width: int) -> None:
+    shown = text(methods_table(METHODS.values()), width)
     assert max(cell_len(line) for line in shown.splitlines()) <= width
-    words = shown.split()
-    for method in METHODS.values():
-        assert method.name in words
-        assert set(method.source.split()) <= set(words)
-        for hyperparameter in method.hyperparameters:
-            assert hyperparameter.name in words
-            assert str(hyperparameter.default) in words
+    assert set(METHODS) <= set(shown.split())
 
 
-def test_a_wide_table_has_one_line_a_hyperparameter() -> None:
-    lines = text(300).splitlines()
-    for method in METHODS.values():
-        for one in method.hyperparameters:
-            line = next(line for line in lines if one.name in line.split() and one.help in line)
-            assert str(one.default) in line.split()
-            for choice in one.choices:
-                assert choice in line
+def test_a_wide_list_has_one_line_a_method() -> None:
+    lines = text(methods_table(METHODS.values()), 300).splitlines()
+    assert len(lines) == len(METHODS) + 1
+    for method, line in zip(METHODS.values(), lines[1:], strict=True):
+        assert line.split()[0] == method.name
+        assert method.title in line
+        assert line.rstrip().endswith(", ".join(method.reads))
 
 
-def test_what_papers_search_is_shown() -> None:
-    searched = [
-        one
-        for method in METHODS.values()
-        for one in method.hyperparameters
-        if isinstance(one, Hyperparameter) and one.search
-    ]
-    assert text(300).count("papers search") == len(searched) > 0
+@each_method
+def test_a_method_is_shown_with_every_hyperparameter(method: Method) -> None:
+    narrow = text(method_view(method), 80)
+    assert max(cell_len(line) for line in narrow.splitlines()) <= 80
+    assert set(method.source.split()) <= set(narrow.split())
+    lines = text(method_view(method), 400).splitlines()
+    for one in (*method.hyperparameters, *common_hyperparameters(method)):
+        line = next(line for line in lines if line.split()[:1] == [one.name])
+        assert str(one.default) in line
+        assert one.help in line
+        assert all(choice in line for choice in one.choices)
+        assert ("papers search" in line) == (one.search is not None)
+
+
+def test_what_is_not_public_is_listed_with_the_reason() -> None:
+    shown = " ".join(text(not_public_table(NOT_PUBLIC), 2000).split())
+    for row in NOT_PUBLIC:
+        for part in (row.name, row.known, row.reason):
+            assert " ".join(part.split()) in shown
