@@ -102,6 +102,7 @@ class OutputShapes:
         map: ``(D, height, width)`` of the map; None if the embedding is no mean over a map.
         linear: The classifier is one linear map from embedding to logits.
         preactivations: Whether it has features before each stage's last ReLU.
+        norms: Whether a BatchNorm over all of a stage's channels stands before that ReLU.
         tail: Whether it can run from a stage's features on.
         dense: Logits and map are per pixel.
     """
@@ -113,5 +114,6 @@ class OutputShapes:
     map: tuple[int, int, int] | None = None
     linear: bool = False
     preactivations: bool = False
+    norms: bool = False
     tail: bool = False
     dense: bool = False

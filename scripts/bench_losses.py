@@ -1,115 +1,131 @@
 """Times the losses beside their straightforward forms and prints a Markdown table.
 
-    python scripts/bench_losses.py
+    python scripts/bench_losses.py [--method ldrld] [--device cuda]
 
-Forward + backward, batch 64, float32, one thread. The two forms take turns, and each number is a
-median, so that a busy machine disturbs both alike.
+Forward + backward, batch 64, float32, one thread. The two forms take turns of some milliseconds,
+and each time is the median of its turns, so that a busy machine disturbs both alike. Memory is
+what the forward pass keeps for the backward pass (on CUDA: the peak above the inputs). Kernels
+are the operators of both passes without views (on CUDA: the launched kernels).
 """
 
 from __future__ import annotations
 
-import itertools
-import math
+import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
-import torch.nn.functional as F
+from plain import FORMS
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdscale.losses import dkd, kd, ldrld, rsd
-
-BATCH_SIZE, DEPTH, TEMPERATURE, ROUNDS = 64, 7, 4.0, 30
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def masked_kl(z_s: Tensor, z_t: Tensor, outside: Tensor) -> Tensor:
-    log_q = F.log_softmax(z_s / TEMPERATURE - 1000 * outside, dim=1)
-    p = F.softmax(z_t / TEMPERATURE - 1000 * outside, dim=1)
-    return F.kl_div(log_q, p, reduction="batchmean") * TEMPERATURE**2
-
-
-def plain_kd(z_s: Tensor, z_t: Tensor, y: Tensor) -> Tensor:
-    return masked_kl(z_s, z_t, torch.zeros_like(z_s))
-
-
-def plain_dkd(z_s: Tensor, z_t: Tensor, y: Tensor) -> Tensor:
-    is_target = torch.zeros_like(z_s).scatter(1, y.unsqueeze(1), 1)
-
-    def two_way(z: Tensor) -> Tensor:
-        p = F.softmax(z / TEMPERATURE, dim=1)
-        return torch.stack([(p * is_target).sum(1), (p * (1 - is_target)).sum(1)], dim=1)
-
-    tckd = F.kl_div(two_way(z_s).log(), two_way(z_t), reduction="batchmean") * TEMPERATURE**2
-    return tckd + 8 * masked_kl(z_s, z_t, is_target)
-
-
-def plain_ldrld(z_s: Tensor, z_t: Tensor, y: Tensor) -> Tensor:
-    """One masked softmax a pair."""
-    top = z_s.topk(DEPTH, dim=1).indices
-
-    def outside(*ranks: int) -> Tensor:
-        return torch.ones_like(z_s).scatter(1, top[:, list(ranks)], 0)
-
-    terms = [masked_kl(z_s, z_t, outside(*range(DEPTH)))]
-    for i, j in itertools.combinations(range(DEPTH), 2):
-        weight = 2 * math.exp(-0.05 * (i + j + 2)) / (1.5 + j - i)
-        terms.append(weight * masked_kl(z_s, z_t, outside(i, j)))
-    rest = masked_kl(z_s, z_t, 1 - outside(*range(DEPTH)))
-    return 10.5 * sum(terms, torch.zeros(())) / len(terms) + 7 * rest
-
-
-def plain_rsd(e_s: Tensor, e_t: Tensor, y: Tensor) -> Tensor:
-    """The D x D matrix and a boolean index."""
-    a = (e_s - e_s.mean(0)) / (e_s.std(0, unbiased=False) + 1e-5)
-    b = (e_t - e_t.mean(0)) / (e_t.std(0, unbiased=False) + 1e-5)
-    r = b.T @ a / len(a)
-    diagonal = torch.eye(len(r), dtype=torch.bool)
-    return (r[diagonal] - 1).square().sum() + 0.01 * r[~diagonal].square().sum()
-
-
-LOGIT_LOSSES: dict[str, tuple[Loss, Loss]] = {
-    "kd": (lambda s, t, y: kd(s, t, temperature=TEMPERATURE), plain_kd),
-    "dkd": (
-        lambda s, t, y: dkd(s, t, y, alpha=1.0, beta=8.0, temperature=TEMPERATURE),
-        plain_dkd,
-    ),
-    f"ldrld d={DEPTH}": (
-        lambda s, t, y: ldrld(s, t, alpha=10.5, beta=7.0, depth=DEPTH, temperature=TEMPERATURE),
-        plain_ldrld,
-    ),
-}
-RSD: tuple[Loss, Loss] = (lambda s, t, y: rsd(s, t, kappa=0.01), plain_rsd)
-
-
-def interleaved_ms(forms: tuple[Loss, Loss], width: int) -> tuple[float, float]:
-    """Returns the median milliseconds of each form, after checking that their values agree."""
-    torch.manual_seed(0)
-    student = (3 * torch.randn(BATCH_SIZE, width)).requires_grad_()
-    teacher, target = 4 * torch.randn(BATCH_SIZE, width), torch.randint(width, (BATCH_SIZE,))
-    torch.testing.assert_close(
-        *(form(student, teacher, target) for form in forms), rtol=1e-3, atol=0
-    )
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS):
-        for form, seen in zip(forms, times, strict=True):
-            start = time.perf_counter()
-            torch.autograd.grad(form(student, teacher, target), student)
-            seen.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[0]), statistics.median(times[1])
+SECONDS_A_CASE, SECONDS_A_TURN, MOST_ROUNDS, FEWEST_ROUNDS = 0.7, 0.005, 50, 3
+Step = Callable[[], object]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Time kdscale.losses beside plain forms.")
+    parser.add_argument("--method", choices=sorted({form.method for form in FORMS}))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| loss | width | ms | straightforward ms | ratio |\n|---|---|---|---|---|")
-    cases = [
-        (name, forms, f"C={c}", c) for name, forms in LOGIT_LOSSES.items() for c in (100, 1000)
-    ]
-    cases += [("rsd", RSD, f"D={d}", d) for d in (64, 256, 1024)]
-    for name, forms, label, width in cases:
-        ours, plain = interleaved_ms(forms, width)
-        print(f"| {name} | {label} | {ours:.2f} | {plain:.2f} | {plain / ours:.1f}x |")
+    columns = "ms | plain ms | ratio | MiB | plain MiB | kernels | plain kernels"
+    print(f"| method | width | {columns} |\n|---|---|---|---|---|---|---|---|---|")
+    for form in FORMS:
+        if options.method in (None, form.method):
+            for width in form.widths:
+                inputs = tuple(part.to(options.device) for part in form.inputs(width))
+                inputs[0].requires_grad_()
+                row = compare(form.ours, form.plain, inputs)
+                print(f"| {form.method} | {form.axis}={width} | {row} |", flush=True)
+
+
+def compare(
+    ours: Callable[..., Tensor], plain: Callable[..., Tensor], inputs: tuple[Tensor, ...]
+) -> str:
+    """Returns the cells of one row, after checking that the two values agree."""
+    losses = [lambda: ours(*inputs), lambda: plain(*inputs)]
+    torch.testing.assert_close(losses[0](), losses[1](), rtol=1e-2, atol=1e-4)
+    steps = [lambda: torch.autograd.grad(ours(*inputs), inputs[0])]
+    steps.append(lambda: torch.autograd.grad(plain(*inputs), inputs[0]))
+    on_gpu = inputs[0].is_cuda
+    fast, slow = (1000 * seconds for seconds in interleaved_seconds(steps, wait=on_gpu))
+    if on_gpu:
+        memory, kernels = [peak_bytes(step) for step in steps], [launches(step) for step in steps]
+    else:
+        memory, kernels = [saved_bytes(loss) for loss in losses], [operators(s) for s in steps]
+    kept = " | ".join(f"{number / 2**20:.3f}" for number in memory)
+    counts = " | ".join(str(number) for number in kernels)
+    return f"{fast:.2f} | {slow:.2f} | {slow / fast:.1f}x | {kept} | {counts}"
+
+
+def interleaved_seconds(steps: list[Step], *, wait: bool) -> list[float]:
+    """Returns the median seconds of each step."""
+
+    def turn(step: Step, repeats: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            step()
+        if wait:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / repeats
+
+    for step in steps:
+        turn(step, 1)  # the first call of all makes constants and handles
+    estimates = [turn(step, 1) for step in steps]
+    repeats = [max(1, int(SECONDS_A_TURN / estimate)) for estimate in estimates]
+    seconds_a_round = sum(n * estimate for n, estimate in zip(repeats, estimates, strict=True))
+    rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, int(SECONDS_A_CASE / seconds_a_round)))
+    turns = [[turn(*job) for job in zip(steps, repeats, strict=True)] for _ in range(rounds)]
+    return [statistics.median(times) for times in zip(*turns, strict=True)]
+
+
+def saved_bytes(loss: Callable[[], Tensor]) -> int:
+    """Returns the bytes of all storages that autograd saves in the forward pass."""
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage  # held here, so that no address is used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss()
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def peak_bytes(step: Step) -> int:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return torch.cuda.max_memory_allocated() - before
+
+
+class CountOperators(TorchDispatchMode):
+    """Counts the operators that compute something."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not (func.is_view or func.overloadpacket is torch.ops.aten.empty)
+        return func(*args, **(kwargs or {}))
+
+
+def operators(step: Step) -> int:
+    with CountOperators() as counter:
+        step()
+    return counter.count
+
+
+def launches(step: Step) -> int:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        step()
+        torch.cuda.synchronize()
+    on_gpu = torch.autograd.DeviceType.CUDA
+    return sum(event.device_type == on_gpu for event in profile.events())
 
 
 if __name__ == "__main__":

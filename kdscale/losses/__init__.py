@@ -7,10 +7,12 @@ says what else is in the number and where paper and official code disagree.
 from kdscale.losses._ab import AB, ab
 from kdscale.losses._at import AT, at
 from kdscale.losses._batch import Batch
+from kdscale.losses._cat_kd import CAT_KD, cat_kd
 from kdscale.losses._cc import CC, LinearPair, cc
 from kdscale.losses._cckd import CCKD, cckd
 from kdscale.losses._connectors import Connector, SizeRegressor
 from kdscale.losses._crd import CRD, CRDContrast, CandidateSampler, crd_nce
+from kdscale.losses._crld import CRLD, crld
 from kdscale.losses._ctkd import CTKD, ctkd, ctkd_dkd, reversal_strength
 from kdscale.losses._diffkd import DIFFKD
 from kdscale.losses._diffkd_denoiser import Diffusion, ddim_denoise
@@ -37,7 +39,9 @@ from kdscale.losses._mlld import (
     mlld_instance,
 )
 from kdscale.losses._nkd import NKD, nkd
+from kdscale.losses._norm import NORM, norm
 from kdscale.losses._normkd import NORMKD, normkd, normkd_dkd
+from kdscale.losses._not_public import NOT_PUBLIC, NotPublic
 from kdscale.losses._nst import NST, nst
 from kdscale.losses._ntce import NTCE, ntce
 from kdscale.losses._objective import Objective, TermConfig, common_hyperparameters
@@ -45,14 +49,19 @@ from kdscale.losses._ofa import OFA, ofa
 from kdscale.losses._ofa_rsd import OFA_RSD
 from kdscale.losses._ofd import OFD, ofd, ofd_margin
 from kdscale.losses._pkt import PKT, pkt
+from kdscale.losses._rcka import RCKA, cka, rcka
 from kdscale.losses._reviewkd import ABF, REVIEWKD, hcl
 from kdscale.losses._rkd import RKD, rkd
 from kdscale.losses._rld import RLD, rld
 from kdscale.losses._rsd import AAD, RSD, rsd
 from kdscale.losses._schedule import Schedule, ScheduleKind
+from kdscale.losses._sdd import SDD, sdd, sdd_regions
 from kdscale.losses._semckd import SEMCKD, CrossStageAttention
+from kdscale.losses._simkd import SIMKD, simkd
 from kdscale.losses._sp import SP, sp
 from kdscale.losses._sphericalkd import SPHERICALKD, spherical_logits, sphericalkd, sphericalkd_script
+from kdscale.losses._srrl import SRRL, SRRLAdaptor, srrl
+from kdscale.losses._tekap import TEKAP, tekap_logit
 from kdscale.losses._ttm import TTM, ttm
 from kdscale.losses._vid import VID, VIDRegressor, vid
 from kdscale.losses._wttm import WTTM, wttm
@@ -96,6 +105,14 @@ METHODS: dict[str, Method] = {
     "ofd": OFD,
     "ickd": ICKD,
     "mgd": MGD,
+    "sdd": SDD,
+    "crld": CRLD,
+    "tekap": TEKAP,
+    "rcka": RCKA,
+    "srrl": SRRL,
+    "cat_kd": CAT_KD,
+    "simkd": SIMKD,
+    "norm": NORM,
 }
 """Every method by the name that study files use."""
 
@@ -103,6 +120,7 @@ __all__ = [
     "AAD",
     "ABF",
     "METHODS",
+    "NOT_PUBLIC",
     "Batch",
     "Bridge",
     "CRDContrast",
@@ -115,10 +133,12 @@ __all__ = [
     "MGDGenerator",
     "Method",
     "Needs",
+    "NotPublic",
     "Objective",
     "PairShapes",
     "Paraphraser",
     "Reads",
+    "SRRLAdaptor",
     "Schedule",
     "ScheduleKind",
     "SizeRegressor",
@@ -128,10 +148,13 @@ __all__ = [
     "VIDRegressor",
     "ab",
     "at",
+    "cat_kd",
     "cc",
     "cckd",
+    "cka",
     "common_hyperparameters",
     "crd_nce",
+    "crld",
     "ddim_denoise",
     "dist",
     "dkd",
@@ -153,6 +176,7 @@ __all__ = [
     "mlld_class_rows",
     "mlld_instance",
     "nkd",
+    "norm",
     "normkd",
     "normkd_dkd",
     "nst",
@@ -160,9 +184,15 @@ __all__ = [
     "ofd",
     "ofd_margin",
     "pkt",
+    "rcka",
     "rkd",
     "rsd",
+    "sdd",
+    "sdd_regions",
+    "simkd",
     "sp",
+    "srrl",
+    "tekap_logit",
     "ttm",
     "vid",
     "wttm",

@@ -16,6 +16,7 @@ from kdscale.losses._connectors import (
     refuse_preactivations,
     refuse_regressor,
     require_same_map,
+    sum_of_squares,
     total,
 )
 from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
@@ -55,8 +56,9 @@ def ab(f_s: Tensor, f_t: Tensor, *, margin: float = 1.0) -> Tensor:
         train with KD alone (T = 3), RepDistiller with cross-entropy, or with both.
     """
     require_same_map(f_s, f_t)
-    towards = torch.where(f_t > 0, -f_s, f_s)
-    return (towards + margin).relu().square().sum() * (SCALE / len(f_s))
+    sign = torch.where(f_t > 0, -1.0, 1.0).to(f_s.dtype)
+    hinge = torch.addcmul(f_s.new_full((), margin), f_s, sign).relu()
+    return sum_of_squares(hinge) * (SCALE / len(f_s))
 
 
 class _Term(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
@@ -107,6 +108,11 @@ def total(losses: Sequence[Tensor]) -> Tensor:
     return sum(others, first)
 
 
+def sum_of_squares(x: Tensor) -> Tensor:
+    """Returns Σ x², one kernel forward and one backward."""
+    return F.mse_loss(x, x.new_zeros(()).expand_as(x), reduction="sum")
+
+
 def compared_shapes(shapes: PairShapes, stages: str) -> list[tuple[MapShape, MapShape]]:
     """Returns (student's, teacher's) shape for each stage that ``stages`` names."""
     return [
@@ -133,7 +139,8 @@ def refuse_preactivations(shapes: PairShapes) -> str:
     for name, side in (("student", shapes.student), ("teacher", shapes.teacher)):
         if not side.preactivations:
             return (
-                f"the {name} must put out features before its last ReLUs, but this model does not"
+                f"the {name} must put out its stages' features before their last ReLU, "
+                "but this model does not"
             )
     return ""
 

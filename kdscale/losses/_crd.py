@@ -134,7 +134,7 @@ class CRDContrast(nn.Module):
         """
         a_s = F.normalize(self.embed.of_student(e_s))
         a_t = F.normalize(self.embed.of_teacher(e_t))
-        loss = self._contrast(a_s, self.bank_t, candidates, self.log_z_s)
+        loss: Tensor = self._contrast(a_s, self.bank_t, candidates, self.log_z_s)
         loss = loss + self._contrast(a_t, self.bank_s, candidates, self.log_z_t)
         if self.training:
             with torch.no_grad():
@@ -143,7 +143,7 @@ class CRDContrast(nn.Module):
         return loss
 
     # Compiled, it would form the candidates' rows and keep them for the backward pass.
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _contrast(self, anchors: Tensor, bank: Tensor, candidates: Tensor, log_z: Tensor) -> Tensor:
         with torch.no_grad():
             similarity = _row_products(anchors, bank, candidates) / self.temperature

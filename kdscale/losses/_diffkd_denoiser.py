@@ -63,9 +63,9 @@ class Diffusion(nn.Module):
     Source:
         Huang et al.: Knowledge Diffusion for Distillation, NeurIPS 2023, arXiv 2305.15712;
         official code hunto/DiffKD ``diffkd.py``, ``diffkd_modules.py``, and
-        hunto/image_classification_sota ``lib/models/losses/diffkd``. The code that trained the
-        published students has a BatchNorm after the last projection, the code released by itself
-        has none: it is here. The noise adapter mixes with γ and 1 - γ, not with their roots. The
+        hunto/image_classification_sota ``lib/models/losses/diffkd``, read in copies of it. The
+        latter, which trains students, has a BatchNorm after the last projection, as here; the
+        former has none. The noise adapter mixes with γ and 1 - γ, not with their roots. The
         time embedding has 1,000 rows where the official one has 1,280, of which 280 are unused;
         bottlenecks keep at least one channel where the official ones would have none.
     """

@@ -13,7 +13,8 @@ later stages from its own; a network's tail gives logits alone, so those distanc
 The official teacher stays in training mode, where BatchNorm takes the statistics of the batch; here
 it is in evaluation mode, as for all methods. And the official code keeps running statistics for
 each path apart; here they are what the student's tail makes of them. The label's cross-entropy on
-mixed paths and the KL between paths have weight 0 in the official files and are left out.
+mixed paths and the KL between paths have weight 0 in the official configurations that could be
+read, and are left out.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ FCFD = Method(
         Hyperparameter(
             "temperature",
             4.0,
-            "of the student's KL, which carries T² (8 for ShuffleNet, 1 on ImageNet)",
+            "of the student's KL, which carries T² (8 for ShuffleNetV2, 1 on ImageNet)",
             low=0,
             low_open=True,
             search=(1, 8),

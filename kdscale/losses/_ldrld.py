@@ -189,7 +189,7 @@ def _value_and_gradient(
         include_group: The local part holds the whole group.
     """
     batch_size, depth = top.shape
-    weights = _pair_weights(depth, include_group, s.dtype, s.device) * (alpha / batch_size)
+    weights = _kept_pair_weights(depth, include_group, s.dtype, s.device) * (alpha / batch_size)
     top_scores = torch.stack((s.gather(1, top), t.gather(1, top)))
     logs = F.logsigmoid(_differences(top_scores))
     logs.diagonal(dim1=2, dim2=3).copy_(top_scores.log_softmax(dim=2))
@@ -213,21 +213,27 @@ def _differences(z: Tensor) -> Tensor:
     return z.unsqueeze(-1) - z.unsqueeze(-2)
 
 
-@functools.cache
 def _pair_weights(
     depth: int, include_group: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Returns the adaptive decay weights w_ij of a mean ``[d, d]``, symmetric.
+    """Returns the adaptive decay weights w_ij of the mean over pairs and group ``[d, d]``.
 
-    The diagonal holds the group's weight, which is 0 without it.
+    They are symmetric. The diagonal holds the group's weight, 0 if there is no group.
     """
-    with torch.inference_mode(False):  # what is kept must serve training too
-        ranks = torch.arange(1, depth + 1, dtype=dtype, device=device)
-        decay = torch.exp(-RANK_DECAY * ranks)
-        gap = (ranks - ranks.unsqueeze(1)).abs()
-        weights = RANK_SCALE * torch.outer(decay, decay) / (GAP_OFFSET + gap)
-        weights = weights.fill_diagonal_(1.0 if include_group else 0.0)
-        return weights / (depth * (depth - 1) // 2 + include_group)
+    ranks = torch.arange(1, depth + 1, dtype=dtype, device=device)
+    decay = torch.exp(-RANK_DECAY * ranks)
+    gap = (ranks - ranks.unsqueeze(1)).abs()
+    weights = RANK_SCALE * torch.outer(decay, decay) / (GAP_OFFSET + gap)
+    weights = weights.fill_diagonal_(1.0 if include_group else 0.0)
+    return weights / (depth * (depth - 1) // 2 + include_group)
+
+
+@functools.cache
+def _kept_pair_weights(
+    depth: int, include_group: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    with torch.inference_mode(False):  # what an evaluation keeps must serve training too
+        return _pair_weights(depth, include_group, dtype, device)
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:

@@ -142,6 +142,7 @@ class Method:
         student: What becomes of the student's end: nothing, or the network of that name
             in `kdscale.models` (SimKD's projector, NORM's expansion), which stays after training.
         dense: It is for networks that put out a map of logits.
+        skips: A step may leave some of its parameters out, which DDP must be told.
         weight: The published weight, where a study file says nothing.
     """
 
@@ -156,6 +157,7 @@ class Method:
     couples_batch: bool = False
     student: Literal["", "simkd", "norm"] = ""
     dense: bool = False
+    skips: bool = False
     weight: float = 1.0
 
     def refusal(self, shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:

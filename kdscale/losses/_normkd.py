@@ -79,6 +79,8 @@ def normkd_dkd(
     """
     require_same_shape(z_s, z_t, "[B, C]")
     y = target.unsqueeze(1)
+    # No softmax sees the mean, but a log-sum-exp of nearly equal logits is exact without it.
+    z_s, z_t = (z - z.mean(dim=1, keepdim=True) for z in (z_s, z_t))
     tau_s, tau_t = _tau(z_s, temperature), _tau(z_t, temperature)
     u_s, log_q_s = _decouple(z_s / tau_s, y)
     u_t, log_q_t = _decouple(z_t / tau_t, y)

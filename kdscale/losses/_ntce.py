@@ -65,7 +65,8 @@ def ntce(
     y = target.unsqueeze(1)
     two, ranks = z_t.topk(2, dim=1)
     top = ranks[:, :1]
-    shifts = (two[:, :1] - two[:, 1:]) * torch.tensor(factors).to(z_t) / temperature  # [B, K]
+    phi = torch.tensor(factors, dtype=z_t.dtype, device=z_t.device)
+    shifts = (two[:, :1] - two[:, 1:]) * (phi / temperature)  # [B, K]
 
     t = z_t / temperature
     others = without_classes(t, top)

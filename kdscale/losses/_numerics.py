@@ -122,7 +122,7 @@ def with_gradient(loss: Loss, fused: Fused, student: Tensor, teacher: Tensor) ->
     learns = torch.is_grad_enabled() and student.requires_grad and not teacher.requires_grad
     if not learns or torch.compiler.is_compiling():
         return loss(student, teacher)
-    value: Tensor = _ValueWithGradient.apply(student, teacher, loss, fused)  # type: ignore[no-untyped-call]
+    value: Tensor = _ValueWithGradient.apply(student, teacher, loss, fused)
     return value
 
 

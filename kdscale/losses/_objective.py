@@ -77,6 +77,7 @@ class _BuiltTerm:
     gathers: bool
     needs: Needs
     salt: int
+    skips: bool
     term: Term
 
 
@@ -100,7 +101,7 @@ class Objective(nn.Module):
         student_needs: What the student must put out; always with ``logits``.
         teacher_needs: What the teacher must put out; always with ``logits``.
         second_view: Whether a term asks for a second view of each image.
-        pauses: Whether some parameters may have no part in an epoch, because of a schedule.
+        pauses: Whether some parameters may have no part in a step.
 
     Raises:
         UserError: A bad weight, name or hyperparameter, or a method that cannot serve this pair.
@@ -132,9 +133,7 @@ class Objective(nn.Module):
         self.student_needs: frozenset[Need] = LOGITS.union(*(need.student for need in needs))
         self.teacher_needs: frozenset[Need] = LOGITS.union(*(need.teacher for need in needs))
         self.pauses = any(
-            isinstance(built.term, nn.Module)
-            and (built.schedule.start_epoch > 1 or built.schedule.stop_epoch > 0)
-            for built in self._terms
+            isinstance(built.term, nn.Module) and built.skips for built in self._terms
         )
         self.second_view = any(need.second_view for need in needs)
         # The epoch's weights: a tensor, so that a compiled step need not be compiled each epoch.
@@ -268,6 +267,7 @@ def _build_term(config: TermConfig, shapes: PairShapes, seed: int) -> _BuiltTerm
         method.couples_batch and not config.per_worker,
         method.needs(shapes, hyperparameters),
         int.from_bytes(digest[8:15], "little"),
+        method.skips or config.schedule.start_epoch > 1 or config.schedule.stop_epoch > 0,
         term,
     )
 

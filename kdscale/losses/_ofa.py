@@ -50,7 +50,8 @@ def ofa(
         ``distillers/ofa.py``. The paper raises the label's class alone to the exponent (gamma
         there) and keeps the 1 in (1 + p)^gamma, which is the label's cross-entropy; the code,
         followed here, raises all classes and takes the 1 out, because the cross-entropy stands
-        by itself. The code's log(softmax) is a log_softmax here.
+        by itself. The code's log(softmax) is a log_softmax here. The code can take an exponent for
+        each stage; here all stages share one (``eps_stage``).
     """
     require_same_shape(z_s, z_t, "[B, C]")
     log_p = F.log_softmax(z_t / temperature, dim=1)

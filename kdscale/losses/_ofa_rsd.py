@@ -2,9 +2,9 @@
 
 Table 6 keeps OFA's projectors and puts the logit form of `rsd` in the place of both OFA losses, on
 the final logits and on every stage. Table 7 adds the logit form on the projected logits of stages
-{4}, {3, 4}, {2, 3, 4} or {1, 2, 3, 4} to the embedding form: an objective of ``rsd`` and ``ofa_rsd``
-with ``final: false``. The paper gives no lambda and kappa for these tables: both are those of
-``rsd``.
+{4}, {3, 4}, {2, 3, 4} or {1, 2, 3, 4} to the embedding form: an objective of ``rsd`` and
+``ofa_rsd`` with ``final: false``. Lambda and kappa of these tables are not public in any place that
+could be read: both default to those of ``rsd``. Stages are numbered as in `StageProjectors`.
 """
 
 from __future__ import annotations

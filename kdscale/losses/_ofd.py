@@ -16,6 +16,7 @@ from kdscale.losses._connectors import (
     refuse_one_value,
     refuse_preactivations,
     require_same_map,
+    sum_of_squares,
     total,
 )
 from kdscale.losses._method import Method, PairShapes, Term
@@ -81,8 +82,8 @@ def ofd(f_s: Tensor, f_t: Tensor, margin: Tensor) -> Tensor:
     require_same_map(f_s, f_t)
     target = torch.maximum(f_t, margin.view(1, -1, 1, 1))
     difference = f_s - target
-    counted = torch.where(target > 0, difference, difference.relu())
-    return counted.square().sum() / len(f_s)
+    counted = difference * ((difference > 0) | (target > 0))
+    return sum_of_squares(counted) / len(f_s)
 
 
 class _Term(nn.Module):
@@ -121,6 +122,11 @@ def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
     stages = str(hyperparameters["stages"])
     if reason := refuse_stages(shapes, stages) or refuse_preactivations(shapes):
         return reason
+    if not shapes.teacher.norms:
+        return (
+            "the teacher must have a BatchNorm before its stages' last ReLU, for ofd's margins, "
+            "but this model has not"
+        )
     return refuse_one_value(shapes.batch_size, [s for s, _ in compared_shapes(shapes, stages)])
 
 

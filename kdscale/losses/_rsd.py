@@ -64,11 +64,8 @@ def rsd(e_s: Tensor, e_t: Tensor, *, kappa: float) -> Tensor:
 
 def _composed(e_s: Tensor, e_t: Tensor, kappa: float) -> Tensor:
     """Returns `rsd` as a composition of differentiable operators."""
-    a, b = (
-        (e - e.mean(dim=0)) / (e.std(dim=0, correction=0) + STD_OFFSET)
-        # std has no gradient at a constant column, where a square root's would be infinite.
-        for e in (e_s, e_t)
-    )
+    # std has gradient 0 at a constant column, where a square root's would be infinite.
+    a, b = ((e - e.mean(dim=0)) / (e.std(dim=0, correction=0) + STD_OFFSET) for e in (e_s, e_t))
     diagonal = (a * b).mean(dim=0)
     total = (a * _correlate(b, a)).sum() / len(a) ** 2
     return (diagonal - 1).square().sum() + kappa * (total - diagonal.square().sum())

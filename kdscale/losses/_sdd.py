@@ -134,7 +134,7 @@ def _nkd_rows_with_target(
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
-    base = cast(Base, hyperparameters["base"])
+    base = cast("Base", hyperparameters["base"])
     scales = [int(scale) for scale in str(hyperparameters["scales"]).split()]
     temperature = float(hyperparameters["temperature"])
     alpha = float(hyperparameters["alpha"])
@@ -197,9 +197,7 @@ SDD = Method(
             low_open=True,
             search=(1, 8),
         ),
-        Hyperparameter(
-            "alpha", 1.0, "weight of TCKD; base dkd alone", low=0, search=(0.5, 2)
-        ),
+        Hyperparameter("alpha", 1.0, "weight of TCKD; base dkd alone", low=0, search=(0.5, 2)),
         Hyperparameter("beta", 8.0, "weight of NCKD; base dkd alone", low=0, search=(0.25, 10)),
         Hyperparameter(
             "gamma", 1.5, "weight of the non-target term; base nkd alone", low=0, search=(0.5, 8)

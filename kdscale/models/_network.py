@@ -226,6 +226,7 @@ def probe_shapes(network: Network, image_size: int) -> OutputShapes:
         map=None if outputs.map is None else _map_shape(outputs.map),
         linear=outputs.classifier is not None,
         preactivations=bool(stages) and len(outputs.preactivations) == len(stages),
+        norms=bool(stages) and len(outputs.norms) == len(stages),
         tail=outputs.tail is not None,
     )
 

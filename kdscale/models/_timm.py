@@ -40,7 +40,8 @@ class TimmNetwork(Network):
 
     The map is ``forward_features``, tokens brought to their grid, where its mean over positions
     is the embedding: not where a class token is the embedding (ViT) or layers follow the pooling
-    (ConvNeXt, MobileNetV3). In training a head's dropout comes between the two.
+    (ConvNeXt, MobileNetV3). In training a head's dropout comes between the two. There is a tail
+    where the model is a chain of its modules, see `tail_names`, and there are no pre-activations.
 
     Args:
         model: The timm model, of any mode; its state and mode stay as they are.

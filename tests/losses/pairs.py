@@ -23,6 +23,7 @@ CNN = OutputShapes(
     map=(6, 4, 4),
     linear=True,
     preactivations=True,
+    norms=True,
     tail=True,
 )
 WIDER = replace(

@@ -1,5 +1,6 @@
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -80,6 +81,100 @@ def test_equals_one_masked_softmax_per_pair(
     )
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    batch_size=st.integers(1, 5),
+    depth=st.integers(2, 9),
+    below=st.integers(2, 6),
+    temperature=st.sampled_from([0.5, 1.0, 4.0]),
+    include_group=st.booleans(),
+    ties=st.booleans(),
+)
+def test_gradient_beside_the_value_is_that_of_the_composition(
+    seed: int,
+    batch_size: int,
+    depth: int,
+    below: int,
+    temperature: float,
+    include_group: bool,
+    ties: bool,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch_size, depth + below)
+    z_s = 4 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    z_s = (z_s.round() if ties else z_s).requires_grad_()
+    z_t = 4 * torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def loss(z_s: Tensor, z_t: Tensor) -> Tensor:
+        return ldrld(
+            z_s,
+            z_t,
+            alpha=10.5,
+            beta=7.0,
+            depth=depth,
+            temperature=temperature,
+            include_group=include_group,
+        )
+
+    fused, composed = loss(z_s, z_t), loss(z_s, z_t.clone().requires_grad_())
+    torch.testing.assert_close(fused, composed)
+    torch.testing.assert_close(loss(z_s.detach(), z_t), composed.detach())
+    torch.testing.assert_close(
+        torch.autograd.grad(3 * fused, z_s), torch.autograd.grad(3 * composed, z_s)
+    )
+
+
+def test_gradients_of_both_networks_and_of_the_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z_s, z_t = (torch.randn(3, 7, generator=generator, dtype=torch.float64) for _ in "st")
+    z_s.requires_grad_()
+
+    def loss(z_s: Tensor, z_t: Tensor) -> Tensor:
+        return ldrld(z_s, z_t, alpha=2.0, beta=0.5, depth=3, temperature=2.0)
+
+    assert torch.autograd.gradgradcheck(lambda z: loss(z, z_t), z_s)
+    assert torch.autograd.gradcheck(loss, (z_s, z_t.requires_grad_()))
+
+
+def test_saved_memory_is_a_tenth_of_the_straightforward_form() -> None:
+    z_s, z_t = torch.randn(64, 100), torch.randn(64, 100)
+    z_s.requires_grad_()
+
+    def saved_bytes(loss: Callable[[], Tensor]) -> int:
+        storages: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            kept = loss()
+        assert kept.requires_grad
+        return sum(storages.values())
+
+    def plain() -> Tensor:
+        local, rest = straightforward_parts(z_s, z_t, 7, 4.0, True)
+        return 10.5 * local + 7.0 * rest
+
+    ours = saved_bytes(lambda: ldrld(z_s, z_t, alpha=10.5, beta=7.0, depth=7, temperature=4.0))
+    assert ours == 3 * z_s.nbytes  # both logits and the gradient
+    assert ours < saved_bytes(plain) / 10
+
+
+def test_compiles_whole() -> None:
+    z_s, z_t = torch.randn(4, 9, requires_grad=True), torch.randn(4, 9)
+
+    def loss(z_s: Tensor) -> Tensor:
+        return ldrld(z_s, z_t, alpha=2.0, beta=0.5, depth=3, temperature=4.0)
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    got, expected = compiled(z_s), loss(z_s)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(torch.autograd.grad(got, z_s), torch.autograd.grad(expected, z_s))
+
+
 def test_total_is_the_weighted_sum_of_its_parts() -> None:
     z_s, z_t = torch.randn(4, 9, dtype=torch.float64), torch.randn(4, 9, dtype=torch.float64)
     local = ldrld_local(z_s, z_t, depth=3, temperature=4.0)
@@ -121,8 +216,14 @@ def test_depth_adds_no_operators() -> None:
     counts = set()
     for depth in (3, 5, 7, 9):
         z_s, z_t = torch.randn(4, 20, requires_grad=True), torch.randn(4, 20)
-        with CountOperators() as mode:
+
+        def step(z_s: Tensor = z_s, z_t: Tensor = z_t, depth: int = depth) -> None:
             ldrld(z_s, z_t, alpha=1.0, beta=1.0, depth=depth, temperature=4.0).backward()
+
+        step()  # the pairs' weights are made once
+        z_s.grad = None
+        with CountOperators() as mode:
+            step()
         counts.add(mode.count)
     assert len(counts) == 1
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdscale.losses import AAD, METHODS, PairShapes, rsd
+from kdscale.losses import AAD, METHODS, Batch, PairShapes, rsd
 from kdscale.outputs import Outputs, OutputShapes
 
 
@@ -53,11 +53,49 @@ class LargestProduct(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("dims", [5, 8, 50])
-def test_no_matrix_is_larger_than_the_smaller_form_needs(dims: int) -> None:
-    e_s, e_t = torch.randn(8, dims, requires_grad=True), torch.randn(8, dims)
+@pytest.mark.parametrize("teacher_learns", [False, True])
+def test_no_matrix_is_larger_than_the_features(dims: int, teacher_learns: bool) -> None:
+    e_s, e_t = torch.randn(8, dims), torch.randn(8, dims)
+    e_s.requires_grad_()
+    e_t.requires_grad_(teacher_learns)
     with LargestProduct() as products:
-        rsd(e_s, e_t, kappa=0.1)
-    assert products.numel == min(8, dims) ** 2
+        rsd(e_s, e_t, kappa=0.1).backward()
+    assert products.numel == 8 * dims
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    batch_size=st.integers(2, 12),
+    dims=st.integers(1, 24),
+    kappa=st.floats(0, 1),
+    constant=st.integers(0, 3),
+)
+def test_gradient_beside_the_value_is_that_of_the_composition(
+    seed: int, batch_size: int, dims: int, kappa: float, constant: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    e_s = torch.randn(batch_size, dims, generator=generator, dtype=torch.float64)
+    e_s[:, :constant] = 2.0
+    e_s.requires_grad_()
+    e_t = torch.randn(batch_size, dims, generator=generator, dtype=torch.float64)
+    fused = rsd(e_s, e_t, kappa=kappa)
+    composed = rsd(e_s, e_t.clone().requires_grad_(), kappa=kappa)
+    torch.testing.assert_close(fused, composed)
+    torch.testing.assert_close(rsd(e_s.detach(), e_t, kappa=kappa), composed.detach())
+    torch.testing.assert_close(
+        torch.autograd.grad(3 * fused, e_s), torch.autograd.grad(3 * composed, e_s)
+    )
+
+
+@pytest.mark.parametrize("dims", [3, 9])
+def test_gradients_of_both_networks_and_of_the_gradient(dims: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    e_s, e_t = (torch.randn(5, dims, generator=generator, dtype=torch.float64) for _ in "st")
+    e_s.requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda e: rsd(e, e_t, kappa=0.1), e_s)
+    e_t.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s, t: rsd(s, t, kappa=0.1), (e_s, e_t))
 
 
 @pytest.mark.parametrize("dims", [4, 9])
@@ -139,13 +177,14 @@ def test_variants_read_what_they_say() -> None:
     method = METHODS["rsd"]
     embedding = method.complete({})
     logits = method.complete({"variant": "logits", "lambda": 0.5})
-    assert method.needs(embedding) == {"embedding"}
-    assert method.needs(logits) == {"logits"}
+    wanted = method.needs(shapes(), embedding)
+    assert wanted.student == wanted.teacher == {"embedding"}
+    assert method.needs(shapes(), logits).student == {"logits"}
 
     student = Outputs(torch.randn(8, 10), torch.randn(8, 6))
     teacher = Outputs(torch.randn(8, 10), torch.randn(8, 9))
-    target = torch.zeros(8, dtype=torch.int64)
-    value = method.build(shapes(), logits)(student, teacher, target)
+    batch = Batch(student, teacher, torch.zeros(8, dtype=torch.int64))
+    value = method.build(shapes(), logits)(batch)
     torch.testing.assert_close(value, 0.5 * rsd(student.logits, teacher.logits, kappa=0.01))
 
     term = method.build(shapes(), embedding)
@@ -154,9 +193,9 @@ def test_variants_read_what_they_say() -> None:
     assert student.embedding is not None
     assert teacher.embedding is not None
     expected = 0.1 * rsd(aad(student.embedding), teacher.embedding, kappa=0.01)
-    torch.testing.assert_close(term(student, teacher, target), expected)
-    with pytest.raises(ValueError, match="needs the embeddings"):
-        term(Outputs(student.logits), teacher, target)
+    torch.testing.assert_close(term(batch), expected)
+    with pytest.raises(ValueError, match="must name each output"):
+        term(Batch(Outputs(student.logits), teacher, batch.target))
 
 
 def test_refusals() -> None:

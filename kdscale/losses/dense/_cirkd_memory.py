@@ -271,7 +271,7 @@ CIRKD_MEMORY = Method(
         Hyperparameter(
             "official_bug",
             False,
-            "remember pixels from a class's queue as the code does, whatever their class",
+            "remember pixels as the code does, at positions that are not of their class",
         ),
     ),
     build=_build,

@@ -1,4 +1,9 @@
-"""RDD: the teacher tells which pixels to learn, easy ones first, then the disputed ones."""
+"""RDD: the teacher tells which pixels to learn, easy ones first, then the disputed ones.
+
+The method `rdd` is stage 2 on the main head. Stage 1 weighs by the teacher's auxiliary head, which
+`kdscale.outputs.Outputs` does not hold: `rdd_weights` and `rdd_stage_1` are functions alone. Both
+stages stand **in place of** the cross-entropy (``ce_weight: 0``), beside ``pixel_kd`` of weight 1.
+"""
 
 from __future__ import annotations
 
