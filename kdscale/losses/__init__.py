@@ -11,6 +11,8 @@ from kdscale.losses._cat_kd import CAT_KD, cat_kd
 from kdscale.losses._cc import CC, LinearPair, cc
 from kdscale.losses._cckd import CCKD, cckd
 from kdscale.losses._connectors import Connector, SizeRegressor
+from kdscale.losses._convert import convert_weights
+from kdscale.losses._converted import ConvertedObjective
 from kdscale.losses._crd import CRD, CRDContrast, CandidateSampler, crd_nce
 from kdscale.losses._crld import CRLD, crld
 from kdscale.losses._ctkd import CTKD, ctkd, ctkd_dkd, reversal_strength
@@ -126,6 +128,7 @@ __all__ = [
     "CRDContrast",
     "CandidateSampler",
     "Connector",
+    "ConvertedObjective",
     "CrossStageAttention",
     "Diffusion",
     "Hyperparameter",
@@ -153,6 +156,7 @@ __all__ = [
     "cckd",
     "cka",
     "common_hyperparameters",
+    "convert_weights",
     "crd_nce",
     "crld",
     "ddim_denoise",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,7 @@ from kdscale.losses._numerics import full_precision, require_same_shape
 from kdscale.outputs import present
 from kdscale.records import Value
 
-# The official trainer spells out its temperatures: the strong instance term takes the strong view
-# at the first three of them and the weak view's logits at the others.
+# The official strong instance term takes the weak view's logits at all later temperatures.
 STRONG_TEMPERATURES = 3
 
 
@@ -56,18 +56,17 @@ def mlld(
 
     Source:
         Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023, not on arXiv. Official code:
-        Jin-Ying/Multi-Level-Logit-Distillation ``mdistiller/distillers/KD_ours.py``. Its masks
-        are not in the paper: a sample is kept where the teacher's weak confidence is at most the
-        batch's median, a class where its summed probability is. The published numbers were made
-        with these quirks, which ``official_quirks`` keeps: (a) the weak parts are reduced to
-        scalars before they meet a mask, so that they are multiplied by the fraction kept, about
-        0.5, and no sample or class is left out; (b) from the fourth temperature on the strong
-        instance part takes the weak view's logits; (c) batch and class parts of the strong view
-        are computed but never returned. Without it masks leave samples and classes out (they
-        still count in the means), and the strong view has all three parts, from its own logits:
-        instances and classes without a mask, the batch with the weak view's, as the code would.
+        Jin-Ying/Multi-Level-Logit-Distillation ``mdistiller/distillers/KD_ours.py``. It keeps a
+        sample where the teacher's weak confidence is at most the batch's median, a class where its
+        summed probability is. ``official_quirks`` has the quirks that the published numbers were
+        made with: (a) weak parts are scalars before they meet a mask, so that they are multiplied
+        by the fraction kept, about 0.5, and nothing is left out; (b) from the fourth temperature
+        on the strong instance part takes the weak view's logits; (c) batch and class parts of the
+        strong view are computed but never returned. Without it masks leave samples and classes out
+        (they still count in the means), and the strong view has all three parts: instances and
+        classes without a mask, the batch with the weak view's, as the code would.
     """
-    weak, strong = _views(z_s, z_t, z_s2, z_t2, temperatures)
+    weak, strong = _views(z_s, z_t, z_s2, z_t2, temperatures, official_quirks)
     confidence = torch.softmax(z_t, dim=1)
     return (
         _instance(weak, strong, confidence, official_quirks)
@@ -87,7 +86,7 @@ def mlld_instance(
     official_quirks: bool = True,
 ) -> Tensor:
     """Returns Σ_T of T² mean_b KL, teacher first, the weak view masked by sample; see `mlld`."""
-    weak, strong = _views(z_s, z_t, z_s2, z_t2, temperatures)
+    weak, strong = _views(z_s, z_t, z_s2, z_t2, temperatures, official_quirks)
     return _instance(weak, strong, torch.softmax(z_t, dim=1), official_quirks)
 
 
@@ -102,7 +101,7 @@ def mlld_batch(
     official_quirks: bool = True,
 ) -> Tensor:
     """Returns Σ_T of `mlld_batch_rows`, masked by sample; see `mlld`."""
-    weak, strong = _views(z_s, z_t, z_s2, z_t2, temperatures)
+    weak, strong = _views(z_s, z_t, z_s2, z_t2, temperatures, official_quirks)
     return _batch(weak, strong, torch.softmax(z_t, dim=1), official_quirks)
 
 
@@ -117,7 +116,7 @@ def mlld_class(
     official_quirks: bool = True,
 ) -> Tensor:
     """Returns Σ_T of `mlld_class_rows`, the weak view masked by class; see `mlld`."""
-    weak, strong = _views(z_s, z_t, z_s2, z_t2, temperatures)
+    weak, strong = _views(z_s, z_t, z_s2, z_t2, temperatures, official_quirks)
     return _classes(weak, strong, torch.softmax(z_t, dim=1), official_quirks)
 
 
@@ -145,14 +144,23 @@ class _View:
     """One view's logits at all temperatures, softened once for all three parts."""
 
     def __init__(self, z_s: Tensor, z_t: Tensor, temperatures: Sequence[float]) -> None:
-        self.scale = torch.tensor(temperatures, dtype=z_s.dtype, device=z_s.device)
-        self.log_q = F.log_softmax(z_s / self.scale[:, None, None], dim=2)
-        self.log_p = F.log_softmax(z_t / self.scale[:, None, None], dim=2)
+        self._z_s, self._z_t = z_s, z_t
+        self._scale = torch.tensor(temperatures, dtype=z_s.dtype, device=z_s.device)
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        """The student's log-softmaxes ``[K, B, C]``."""
+        return F.log_softmax(self._z_s / self._scale[:, None, None], dim=2)
+
+    @cached_property
+    def log_p(self) -> Tensor:
+        """The teacher's log-softmaxes ``[K, B, C]``."""
+        return F.log_softmax(self._z_t / self._scale[:, None, None], dim=2)
 
     def instance_rows(self) -> Tensor:
         """Returns T² KL / B of each sample at each temperature, ``[K, B]``."""
         rows = F.kl_div(self.log_q, self.log_p, reduction="none", log_target=True).sum(dim=2)
-        return rows * (self.scale.square().unsqueeze(1) / rows.shape[1])
+        return rows * (self._scale.square().unsqueeze(1) / rows.shape[1])
 
     def batch_rows(self) -> Tensor:
         """Returns `mlld_batch_rows`."""
@@ -164,12 +172,18 @@ class _View:
 
 
 def _views(
-    z_s: Tensor, z_t: Tensor, z_s2: Tensor, z_t2: Tensor, temperatures: Sequence[float]
+    z_s: Tensor,
+    z_t: Tensor,
+    z_s2: Tensor,
+    z_t2: Tensor,
+    temperatures: Sequence[float],
+    official_quirks: bool,
 ) -> tuple[_View, _View]:
     require_same_shape(z_s, z_t, "[B, C]")
     require_same_shape(z_s2, z_t2, "[B, C]")
     require_same_shape(z_s, z_s2, "[B, C] in both views")
-    return _View(z_s, z_t, temperatures), _View(z_s2, z_t2, temperatures)
+    of_strong = temperatures[:STRONG_TEMPERATURES] if official_quirks else temperatures
+    return _View(z_s, z_t, temperatures), _View(z_s2, z_t2, of_strong)
 
 
 def _instance(weak: _View, strong: _View, confidence: Tensor, official_quirks: bool) -> Tensor:
@@ -177,8 +191,7 @@ def _instance(weak: _View, strong: _View, confidence: Tensor, official_quirks: b
     rows, strong_rows = weak.instance_rows(), strong.instance_rows()
     if not official_quirks:
         return (rows * mask).sum() + strong_rows.sum()
-    strong_rows = torch.cat((strong_rows[:STRONG_TEMPERATURES], rows[STRONG_TEMPERATURES:]))
-    return rows.sum() * mask.mean() + strong_rows.sum()
+    return rows.sum() * mask.mean() + strong_rows.sum() + rows[STRONG_TEMPERATURES:].sum()
 
 
 def _batch(weak: _View, strong: _View, confidence: Tensor, official_quirks: bool) -> Tensor:
@@ -197,17 +210,16 @@ def _classes(weak: _View, strong: _View, confidence: Tensor, official_quirks: bo
 
 def _kept(confidence: Tensor) -> Tensor:
     """Returns 1 where a value is at most the median (the mean of the middle two), else 0."""
-    confidence = confidence.detach()
-    return (confidence <= confidence.quantile(0.5)).to(confidence.dtype)
+    return (confidence <= confidence.detach().quantile(0.5)).to(confidence.dtype)
 
 
 def _gram_gaps(x_s: Tensor, x_t: Tensor) -> Tensor:
     """Returns Σ_j (X_t X_tᵀ - X_s X_sᵀ)²_ij for X ``[K, n, d]``: ``[K, n]``.
 
-    For n > d no n x n matrix is made: with D = X_t - X_s and S = X_t + X_s, row i of the
-    difference is (D S_i + S D_i) / 2, whose square needs DᵀD, SᵀS and DᵀS alone.
+    For n > 3 d, where it is less work, row i of the difference is taken as (D S_i + S D_i) / 2
+    with D = X_t - X_s and S = X_t + X_s, so that its square needs DᵀD, SᵀS and DᵀS alone.
     """
-    if x_s.shape[1] <= x_s.shape[2]:
+    if x_s.shape[1] <= 3 * x_s.shape[2]:
         return (x_t @ x_t.mT - x_s @ x_s.mT).square().sum(dim=2)
     d, s = x_t - x_s, x_t + x_s
     squares = (s @ (d.mT @ d)) * s + (d @ (s.mT @ s)) * d + 2 * (s @ (d.mT @ s)) * d
@@ -266,7 +278,7 @@ MLLD = Method(
         Hyperparameter(
             "w_kd",
             0.9,
-            "weight of the three levels, beside strong_ce and the objective's ce_weight 0.1",
+            "weight of the three levels, beside strong_ce and ce_weight 0.1 of the objective",
             low=0,
             search=(0.1, 2),
         ),
@@ -280,7 +292,7 @@ MLLD = Method(
         Hyperparameter(
             "official_quirks",
             True,
-            "as in the official code: masks scale instead of leaving out, no strong relations",
+            "as the official code: masks scale instead of leaving out, no strong relations",
         ),
     ),
     build=_build,

@@ -51,9 +51,8 @@ def norm(f_s: Tensor, f_t: Tensor) -> Tensor:
         f_s = F.adaptive_max_pool2d(f_s, (height_t, f_t.shape[3]))
     elif height_t > height_s:
         f_t = F.adaptive_max_pool2d(f_t, (height_s, f_s.shape[3]))
-    batch_size, channels, *grid = f_t.shape
-    difference = f_s.reshape(batch_size, copies, channels, *grid) - f_t.unsqueeze(1)
-    return copies * difference.square().mean()
+    expanded = f_s.reshape(len(f_t), copies, *f_t.shape[1:])
+    return copies * F.mse_loss(expanded, f_t.unsqueeze(1).expand_as(expanded))
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
@@ -68,12 +67,19 @@ def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
 
 
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
+    grids = []
     for name, side in (("student", shapes.student), ("teacher", shapes.teacher)):
         if side.map is None:
             return (
                 f"norm compares the last map, so the {name} must have one whose mean is the "
                 "embedding, but this model has none"
             )
+        grids.append(side.map)
+    if shapes.batch_size < 2 and grids[0][1:] == (1, 1):
+        return (
+            "norm's BatchNorm needs more than one value a channel, so with maps of 1 x 1 the "
+            f"global batch must hold at least 2 images, but got {shapes.batch_size}"
+        )
     if not shapes.student.linear:
         return (
             "norm's expansion folds into the student's classifier, which must be linear, but "

@@ -101,6 +101,8 @@ class Objective(nn.Module):
         student_needs: What the student must put out; always with ``logits``.
         teacher_needs: What the teacher must put out; always with ``logits``.
         second_view: Whether a term asks for a second view of each image.
+        preparing: Whether this epoch comes before the cross-entropy's first one: parameters that
+            no method reaches are to stay as they are.
         pauses: Whether some parameters may have no part in a step.
 
     Raises:
@@ -150,7 +152,9 @@ class Objective(nn.Module):
             epochs: Epochs of a full trial.
         """
         self._epoch, self._epochs = epoch, epochs
-        weights = [self.ce_weight * self._ce_schedule.factor(epoch, epochs)]
+        ce_factor = self._ce_schedule.factor(epoch, epochs)
+        self.preparing = ce_factor == 0
+        weights = [self.ce_weight * ce_factor]
         factors = [built.schedule.factor(epoch, epochs) for built in self._terms]
         weights += [built.weight * f for built, f in zip(self._terms, factors, strict=True)]
         self._active = [True] + [factor > 0 for factor in factors]
@@ -247,13 +251,13 @@ def _build_term(config: TermConfig, shapes: PairShapes, seed: int) -> _BuiltTerm
 
     label = f'term "{config.name}"'
     if config.method not in METHODS:
-        hint = did_you_mean(config.method, METHODS) or f"known: {', '.join(METHODS)}"
+        hint = did_you_mean(config.method, METHODS) or "`kdscale methods` lists them"
         raise UserError(f'{label}: there is no method "{config.method}" ({hint})')
     method = METHODS[config.method]
     weight = method.weight if config.weight is None else config.weight
     _require_weight(f"{label}: weight", weight)
     if rule := config.schedule.broken_rule():
-        raise UserError(f"{label}: {rule}, but got {config.schedule.stop_epoch}")
+        raise UserError(f"{label}: stop_epoch {rule}, but got {config.schedule.stop_epoch}")
     hyperparameters = method.complete(config.hyperparameters)
     if reason := method.refusal(shapes, hyperparameters):
         raise UserError(f"{label}: {reason}")

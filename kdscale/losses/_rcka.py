@@ -25,7 +25,7 @@ def cka(x_s: Tensor, x_t: Tensor, *, row_norm: bool = False, centred: bool = Fal
     """Returns tr(K_s K_tᵀ) / (‖K_s‖ ‖K_t‖), a scalar between -1 and 1, where K = X Xᵀ.
 
     One at student = teacher. Without ``row_norm`` it is between 0 and 1, and one positive factor on
-    all of X or a rotation of its columns changes nothing. For n > d no n x n matrix is made.
+    all of X or a rotation of its columns changes nothing. Where n > d no n x n matrix is made.
 
     Args:
         x_s: Student rows ``[n, d_s]``.
@@ -48,17 +48,19 @@ def cka(x_s: Tensor, x_t: Tensor, *, row_norm: bool = False, centred: bool = Fal
         x_s, x_t = x_s - x_s.mean(dim=0), x_t - x_t.mean(dim=0)
     left_s = F.normalize(x_s, dim=1) if row_norm else x_s
     left_t = F.normalize(x_t, dim=1) if row_norm else x_t
-    # Each norm by itself: their squares' product overflows for logits of 1e4.
+    if len(x_s) <= min(x_s.shape[1], x_t.shape[1]):
+        k_s, k_t = left_s @ x_s.T, left_t @ x_t.T
+        inner, square_s, square_t = (k_s * k_t).sum(), k_s.square().sum(), k_t.square().sum()
+    else:
+        inner = _inner(left_s, x_s, left_t, x_t)
+        square_s, square_t = _inner(left_s, x_s, left_s, x_s), _inner(left_t, x_t, left_t, x_t)
+    # Each norm by itself: the product of both squares overflows for logits of 1e4.
     tiny = torch.finfo(x_s.dtype).tiny
-    norm_s = _inner(left_s, x_s, left_s, x_s).clamp_min(tiny).sqrt()
-    norm_t = _inner(left_t, x_t, left_t, x_t).clamp_min(tiny).sqrt()
-    return _inner(left_s, x_s, left_t, x_t) / norm_s / norm_t
+    return inner / square_s.clamp_min(tiny).sqrt() / square_t.clamp_min(tiny).sqrt()
 
 
 def _inner(left_a: Tensor, a: Tensor, left_b: Tensor, b: Tensor) -> Tensor:
-    """Returns ⟨L_a Aᵀ, L_b Bᵀ⟩ for ``[n, d_a]`` and ``[n, d_b]``."""
-    if len(a) <= min(a.shape[1], b.shape[1]):
-        return ((left_a @ a.T) * (left_b @ b.T)).sum()
+    """Returns ⟨L_a Aᵀ, L_b Bᵀ⟩ without these n x n matrices, for rows of d_a and d_b numbers."""
     return ((left_a.T @ left_b) * (a.T @ b)).sum()
 
 
@@ -98,9 +100,9 @@ def rcka(
         defaults here are those of a version of the latter with both parts: weights 15, rows
         normalised, logits not softened, beside cross-entropy 1 and no KD. Another version and
         PCKA exchange the names of the two parts, give the classes' part the other one's weight
-        and leave it out by default. The name says centred, and so is the paper's derivation, but
-        no code centres (``centred=False``); no row normalisation is PCKA's default. Softening is
-        in the code for the samples' kernels alone.
+        and leave it out by default. The name says centred, but no code centres
+        (``centred=False``). PCKA does not normalise rows by default. Softening is in the code for
+        the samples' kernels alone.
     """
     require_same_shape(z_s, z_t, "[B, C]")
     p_s = torch.softmax(z_s / temperature, dim=1) if temperature > 0 else z_s
@@ -149,7 +151,7 @@ RCKA = Method(
         Hyperparameter("inter", 1.0, "weight of the kernels between samples", low=0, search=(0, 2)),
         Hyperparameter("intra", 1.0, "weight of the kernels between classes", low=0, search=(0, 2)),
         Hyperparameter("row_norm", True, "divides each kernel row by the norm of its logits"),
-        Hyperparameter("centred", False, "centres the kernels, as the paper says and no code does"),
+        Hyperparameter("centred", False, "centres the kernels, as the name says and no code does"),
         Hyperparameter(
             "temperature",
             0.0,

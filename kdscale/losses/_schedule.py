@@ -29,9 +29,9 @@ class Schedule:
     stop_epoch: int = 0
 
     def broken_rule(self) -> str:
-        """Returns the rule that the two ends break together, or an empty string."""
+        """Returns the rule that ``stop_epoch`` breaks, or an empty string."""
         if self.stop_epoch and self.stop_epoch < self.start_epoch:
-            return f"stop_epoch must be >= start_epoch ({self.start_epoch}) or 0"
+            return f"must be >= start_epoch ({self.start_epoch}), or 0"
         return ""
 
     def factor(self, epoch: int, epochs: int) -> float:

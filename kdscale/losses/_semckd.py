@@ -33,9 +33,10 @@ class CrossStageAttention(nn.Module):
     Source:
         Chen et al.: Cross-Layer Distillation with Semantic Calibration, AAAI 2021, arXiv
         2012.03236; official code DefangChen/SemCKD ``models/util.py`` (SelfA) and
-        ``distiller_zoo/SemCKD.py``; DefangChen/SimKD holds them with the scale ``soft``, which is 1
-        in the first. The paper divides no energies. Under several workers the first builds the
-        perceptrons for each GPU's share; here they read the global batch.
+        ``distiller_zoo/SemCKD.py``; the same with the scale ``soft``, which the first has not,
+        DefangChen/SimKD ``models/util.py``. The perceptrons read the similarities by place, so the
+        value depends on the order of the batch. Under several workers the code builds them for
+        each GPU's share; here they read the global batch.
     """
 
     def __init__(

@@ -40,8 +40,7 @@ def simkd(f_s: Tensor, f_t: Tensor) -> Tensor:
         Chen et al.: Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022, arXiv
         2203.14001; official code DefangChen/SimKD ``models/util.py`` (SimKD) and
         ``helper/loops.py``, where this is the only loss: no cross-entropy, no KD (-c 0 -d 0 -b 1).
-        The projector, written 1x1 - 3x3 - 1x1 in the paper, has BatchNorm and ReLU behind its last
-        convolution too, so that it can only reach maps that are nowhere negative.
+        Its projector ends in a ReLU, so that it can only reach maps that are nowhere negative.
     """
     if f_s.shape[:2] != f_t.shape[:2] or f_s.shape[2] > f_t.shape[2]:
         raise ValueError(
@@ -65,12 +64,19 @@ def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
 
 
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
+    grids = []
     for name, side in (("student", shapes.student), ("teacher", shapes.teacher)):
         if side.map is None:
             return (
                 f"simkd projects the last map, so the {name} must have one whose mean is the "
                 "embedding, but this model has none"
             )
+        grids.append(side.map)
+    if shapes.batch_size < 2 and (1, 1) in (grid[1:] for grid in grids):
+        return (
+            "simkd's BatchNorm needs more than one value a channel, so with maps of 1 x 1 the "
+            f"global batch must hold at least 2 images, but got {shapes.batch_size}"
+        )
     if not shapes.teacher.linear:
         return (
             "simkd takes over the teacher's classifier, which must be linear, but this teacher "

@@ -33,8 +33,10 @@ def sp(f_s: Tensor, f_t: Tensor) -> Tensor:
 
     Source:
         Tung, Mori: Similarity-Preserving Knowledge Distillation, ICCV 2019, arXiv 1907.09682;
-        RepDistiller ``distiller_zoo/SP.py``, "verified by original author". Under several workers
-        the code compares within each GPU's share; the objective gathers the global batch first.
+        RepDistiller ``distiller_zoo/SP.py``, "verified by original author". The paper sums over
+        pairs of layers; RepDistiller takes the last stage alone, as the method does by default.
+        Under several workers the code compares within each GPU's share; the objective gathers the
+        global batch first.
     """
     require_same_batch(f_s, f_t)
     difference = _similarity(f_t) - _similarity(f_s)

@@ -44,10 +44,9 @@ def srrl(
 
     Source:
         Yang et al.: Knowledge Distillation via Softmax Regression Representation Learning, ICLR
-        2021, not on arXiv. The authors' repository jingyang2017/SRRL is no longer to be had; this
-        is the form of DefangChen/SimKD ``models/util.py`` (SRRL) and ``helper/loops.py``, which
-        weighs both parts 1 beside KD at T = 4 and cross-entropy, 1 each. cls_KD weighs them 1 and
-        5. The paper's feature part compares spatial means as this one does, of the last map.
+        2021, not on arXiv. The authors' repository jingyang2017/SRRL could not be read; this is the
+        form of DefangChen/SimKD ``models/util.py`` (SRRL) and ``helper/loops.py``, which weighs
+        both parts 1 beside KD at T = 4 and cross-entropy, 1 each. cls_KD weighs them 1 and 5.
     """
     require_same_shape(a_s, e_t, "[B, D]")
     return alpha * F.mse_loss(a_s, e_t) + beta * F.mse_loss(F.linear(a_s, weight, bias), z_t)

@@ -118,7 +118,8 @@ def _keys(detail: ErrorDetails, data: Any) -> Keys:
         if not isinstance(data, dict | list):
             break
     last = detail["loc"][-1]
-    if detail["type"] in ("missing", "rule") and keys[-1:] != [last]:
+    is_member = isinstance(data, dict) and data.get("method") == last  # of the union of methods
+    if detail["type"] in ("missing", "rule") and keys[-1:] != [last] and not is_member:
         keys.append(last)  # a field that the file does not have
     if detail["type"] == "union_tag_invalid":
         keys.append(detail["ctx"]["discriminator"].strip("'"))
@@ -175,7 +176,10 @@ def _rule_and_hint(
     if kind == "literal_error":
         return rule, _nearest(detail["input"], context["expected"])
     if kind == "union_tag_invalid":
-        return rule, _nearest(context["tag"], context["expected_tags"])
+        nearest = _nearest(context["tag"], context["expected_tags"])
+        if context["discriminator"].strip("'") == "method":  # too many to name
+            return "must be a known method", nearest or "`kdscale methods` lists them"
+        return rule, nearest
     return rule, ""
 
 

@@ -249,7 +249,7 @@ class MethodSpec(Spec):
     @model_validator(mode="after")
     def _epochs_are_in_order(self) -> Self:
         if rule := _schedule(self.values).broken_rule():
-            raise rule_error(f"must fit start_epoch: {rule}", at=("stop_epoch",))
+            raise rule_error(rule, at=("stop_epoch",))
         return self
 
     @property
@@ -371,7 +371,7 @@ class ObjectiveSpec(Spec):
     @classmethod
     def _labels_name_methods(cls, methods: tuple[MethodSpec, ...]) -> tuple[MethodSpec, ...]:
         if not methods:
-            raise rule_error("must name a method", hint=f"there are {', '.join(METHODS)}")
+            raise rule_error("must name a method", hint="`kdscale methods` lists them")
         counts = Counter(method.label for method in methods)
         for index in reversed(range(len(methods))):
             label = methods[index].label

@@ -245,6 +245,8 @@ class Student:
         )
         self._optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
+        if self._step.objective.preparing:
+            _forget_zero_gradients(self._step)
         if self.member.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._step.parameters(), self.member.recipe.clip_norm)
         self._optimizer.step()
@@ -323,6 +325,13 @@ class Student:
         """Waits until every worker has come here, so that files of worker 0 are there for all."""
         if self._group.size > 1:
             dist.barrier()
+
+
+def _forget_zero_gradients(module: nn.Module) -> None:
+    """Keeps weight decay and momentum from moving parameters that learn nothing yet."""
+    for parameter in module.parameters():
+        if parameter.grad is not None and not parameter.grad.any():
+            parameter.grad = None
 
 
 def _with_end(

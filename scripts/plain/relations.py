@@ -99,7 +99,7 @@ def plain_pkt(e_s: Tensor, e_t: Tensor) -> Tensor:
 
     def probabilities(e: Tensor) -> Tensor:
         e = e / (torch.sqrt(torch.sum(e**2, dim=1, keepdim=True)) + 1e-7)
-        e = e.masked_fill(e != e, 0)  # noqa: PLR0124
+        e = e.masked_fill(e != e, 0)
         similarity = (torch.mm(e, e.transpose(0, 1)) + 1.0) / 2.0
         return similarity / torch.sum(similarity, dim=1, keepdim=True)
 
@@ -126,14 +126,14 @@ def plain_rkd(e_s: Tensor, e_t: Tensor) -> Tensor:
 
 
 @functools.cache
-def contrast(width: int, n_data: int, dtype: torch.dtype) -> CRDContrast:
+def contrast(width: int, n_data: int, device: torch.device, dtype: torch.dtype) -> CRDContrast:
     """CRD with random banks that stay as they are."""
     torch.manual_seed(0)
-    return CRDContrast(width, width, n_data).to(dtype).eval()
+    return CRDContrast(width, width, n_data).to(device, dtype).eval()
 
 
 def ours_crd(e_s: Tensor, e_t: Tensor, index: Tensor, candidates: Tensor) -> Tensor:
-    module = contrast(e_s.shape[1], sizes(len(e_s))[0], e_s.dtype)
+    module = contrast(e_s.shape[1], sizes(len(e_s))[0], e_s.device, e_s.dtype)
     loss: Tensor = module(e_s, e_t, index, candidates)
     return loss
 
@@ -141,7 +141,7 @@ def ours_crd(e_s: Tensor, e_t: Tensor, index: Tensor, candidates: Tensor) -> Ten
 def plain_crd(e_s: Tensor, e_t: Tensor, index: Tensor, candidates: Tensor) -> Tensor:
     """The authors' lines: B x (K + 1) x D rows of each bank."""
     n_data = sizes(len(e_s))[0]
-    module = contrast(e_s.shape[1], n_data, e_s.dtype)
+    module = contrast(e_s.shape[1], n_data, e_s.device, e_s.dtype)
 
     def unit(x: Tensor) -> Tensor:
         return x / x.pow(2).sum(1, keepdim=True).pow(0.5)
@@ -161,16 +161,18 @@ def plain_crd(e_s: Tensor, e_t: Tensor, index: Tensor, candidates: Tensor) -> Te
 
 
 @functools.cache
-def attention(width: int, batch_size: int, dtype: torch.dtype) -> CrossStageAttention:
+def attention(
+    width: int, batch_size: int, device: torch.device, dtype: torch.dtype
+) -> CrossStageAttention:
     """SemCKD's modules for the stages that `stages` makes."""
     torch.manual_seed(0)
     channels = [width * 2**k for k in range(3)]
-    return CrossStageAttention(channels, channels, batch_size).to(dtype)
+    return CrossStageAttention(channels, channels, batch_size).to(device, dtype)
 
 
 def ours_semckd(*features: Tensor) -> Tensor:
     first = features[0]
-    loss: Tensor = attention(first.shape[1], len(first), first.dtype)(*features)
+    loss: Tensor = attention(first.shape[1], len(first), first.device, first.dtype)(*features)
     return loss
 
 
@@ -178,7 +180,7 @@ def plain_semckd(*features: Tensor) -> Tensor:
     """The authors' lines: queries, keys and errors one after the other."""
     first, f_s, f_t = features[0], features[:3], features[3:]
     batch_size = len(first)
-    module = attention(first.shape[1], batch_size, first.dtype)
+    module = attention(first.shape[1], batch_size, first.device, first.dtype)
 
     def unit(x: Tensor) -> Tensor:
         return x / x.pow(2).sum(1, keepdim=True).pow(0.5)
@@ -190,7 +192,7 @@ def plain_semckd(*features: Tensor) -> Tensor:
     query = [unit(module.queries[i](similarity(f_s[i])))[:, None, :] for i in range(3)]
     key = [unit(module.keys[j](similarity(f_t[j])))[:, :, None] for j in range(3)]
     weight = F.softmax(torch.bmm(torch.cat(query, 1), torch.cat(key, 2)), dim=-1)
-    errors = torch.zeros(batch_size, 3, 3, dtype=first.dtype)
+    errors = first.new_zeros(batch_size, 3, 3)
     for i in range(3):
         for j in range(3):
             source, target = f_s[i], f_t[j]

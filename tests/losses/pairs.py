@@ -33,6 +33,7 @@ DENSE = OutputShapes(5, 6, stages=((4, 8, 8), (6, 4, 6)), map=(6, 4, 6), linear=
 WIDER_DENSE = replace(DENSE, embedding=8, stages=((5, 8, 8), (8, 4, 6)), map=(8, 4, 6))
 
 SMALL: Mapping[str, Mapping[str, Value]] = {
+    "attnfd": {"stages": "all"},
     "crd": {"negatives": 12},
     "ldrld": {"depth": 4},
 }
@@ -43,6 +44,12 @@ def shapes_for(method: Method, batch_size: int = BATCH_SIZE) -> PairShapes:
     """Returns the small pair that a method is tried on."""
     labels = torch.arange(IMAGES) % CLASSES
     student, teacher = (DENSE, WIDER_DENSE) if method.dense else (CNN, WIDER)
+    if method.student == "simkd":  # its student puts out the teacher's kind of map
+        student = replace(student, map=teacher.map, embedding=teacher.embedding)
+    if method.student == "norm":
+        assert teacher.map is not None
+        copies = int(hyperparameters_for(method)["copies"])
+        student = replace(student, map=(copies * teacher.map[0], *teacher.map[1:]))
     return PairShapes(student, teacher, batch_size, labels)
 
 
@@ -140,7 +147,7 @@ def random_outputs(
     return Outputs(
         logits=draw(batch_size, shapes.classes, *(grid if shapes.dense else ()), scale=3.0),
         embedding=draw(batch_size, shapes.embedding) if "embedding" in needs else None,
-        map=draw(batch_size, shapes.embedding, *grid) if "map" in needs else None,
+        map=draw(batch_size, *shapes.map) if shapes.map and "map" in needs else None,
         class_maps=draw(batch_size, shapes.classes, *grid) if "class_maps" in needs else None,
         # Stage features of networks come out of a ReLU, mostly.
         stages={k: stage.relu() + 0.1 * stage for k, stage in stages.items()},

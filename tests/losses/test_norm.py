@@ -38,6 +38,9 @@ def test_refusals() -> None:
     assert method.refuse(PairShapes(cnn, other_classes, 4), {}) == ""
     assert "the student must have one" in method.refuse(PairShapes(no_map, cnn, 4), {})
     assert "the teacher must have one" in method.refuse(PairShapes(cnn, no_map, 4), {})
+    tiny = OutputShapes(10, 8, map=(8, 1, 1), linear=True)
+    assert "at least 2 images, but got 1" in method.refuse(PairShapes(tiny, cnn, 1), {})
+    assert method.refuse(PairShapes(cnn, cnn, 1), {}) == ""
     assert "must be linear" in method.refuse(PairShapes(no_classifier, cnn, 4), {})
     with pytest.raises(ValueError, match="N times the teacher's channels"):
         norm(torch.zeros(2, 7, 4, 4), torch.zeros(2, 3, 4, 4))

@@ -48,7 +48,7 @@ def test_the_rule_for_its_ends() -> None:
     assert Schedule(start_epoch=5).broken_rule() == ""
     assert Schedule(start_epoch=5, stop_epoch=5).broken_rule() == ""
     rule = Schedule(start_epoch=5, stop_epoch=4).broken_rule()
-    assert rule == "stop_epoch must be >= start_epoch (5) or 0"
+    assert rule == "must be >= start_epoch (5), or 0"
 
 
 @given(

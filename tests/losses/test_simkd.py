@@ -30,5 +30,8 @@ def test_refusals() -> None:
     assert method.refuse(PairShapes(no_classifier, cnn, 4), {}) == ""
     assert "the student must have one" in method.refuse(PairShapes(no_map, cnn, 4), {})
     assert "the teacher must have one" in method.refuse(PairShapes(cnn, no_map, 4), {})
+    tiny = OutputShapes(10, 8, map=(8, 1, 1), linear=True)
+    assert "at least 2 images, but got 1" in method.refuse(PairShapes(tiny, cnn, 1), {})
+    assert method.refuse(PairShapes(cnn, cnn, 1), {}) == ""
     assert "must be linear" in method.refuse(PairShapes(cnn, no_classifier, 4), {})
     assert "but got 10 and 5" in method.refuse(PairShapes(cnn, fewer, 4), {})

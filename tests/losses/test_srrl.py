@@ -48,7 +48,7 @@ def test_adaptor_trains_and_the_teachers_classifier_does_not() -> None:
     assert isinstance(trial.term, nn.Module)
     names = {name for name, _ in trial.term.named_parameters()}
     assert names == {"adaptor.project.weight", "adaptor.norm.weight", "adaptor.norm.bias"}
-    trial.term(trial.batch).backward()  # type: ignore[no-untyped-call]
+    trial.term(trial.batch).backward()
     for parameter in trial.term.parameters():
         assert parameter.grad is not None
         assert parameter.grad.any()

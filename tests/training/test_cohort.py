@@ -177,8 +177,8 @@ def test_dropout_differs_from_step_to_step(monkeypatch: pytest.MonkeyPatch, tmp_
     seeds: list[int] = []
     original = Student.step
 
-    def step(self: Student, *batch: Any, number: int) -> None:
-        original(self, *batch, number=number)
+    def step(self: Student, lesson: Lesson) -> None:
+        original(self, lesson)
         seeds.append(torch.initial_seed())
 
     monkeypatch.setattr(Student, "step", step)

@@ -104,16 +104,11 @@ def test_a_task_is_immutable_and_strict_about_keys() -> None:
 def test_each_method_has_a_model_with_its_hyperparameters(name: str) -> None:
     spec = METHOD_SPECS[name].model_validate({"method": name})
     defaults = {item.name: item.default for item in METHODS[name].hyperparameters}
-    assert spec.hyperparameters == defaults
+    common = {item.name: item.default for item in common_hyperparameters(METHODS[name])}
+    assert spec.values == defaults | common
     assert spec.fixed == frozenset()
-    term = spec.term({})
-    assert (term.name, term.method, term.weight, term.hyperparameters) == (
-        name,
-        name,
-        1.0,
-        defaults,
-    )
-    for item in METHODS[name].hyperparameters:
+    assert spec.term({}) == TermConfig(name, name, METHODS[name].weight, defaults)
+    for item in spelled(name):
         assert isinstance(item.default, str | bool) or item.low is not None
         if not isinstance(item.default, str | bool) and item.low is not None:
             below = item.low if item.low_open else item.low - 1
@@ -126,7 +121,7 @@ def test_lambda_is_spelled_as_in_the_paper() -> None:
     objective = ObjectiveSpec.model_validate({"methods": [{"method": "rsd", "lambda": 2}]})
     [rsd] = objective.methods
     assert rsd.fixed == {"lambda"}
-    assert rsd.hyperparameters["lambda"] == 2.0
+    assert rsd.values["lambda"] == 2.0
     dumped = objective.model_dump(mode="json")
     assert dumped["methods"][0]["lambda"] == 2.0
     assert ObjectiveSpec.model_validate(dumped) == objective
@@ -139,6 +134,25 @@ def test_a_term_takes_searched_values_first() -> None:
     spec = METHOD_SPECS["kd"].model_validate({"method": "kd", "as": "soft", "weight": 0.5})
     term = spec.term({"temperature": 2, "weight": 3})
     assert (term.name, term.weight, term.hyperparameters) == ("soft", 3.0, {"temperature": 2.0})
+
+
+def test_a_schedule_is_fixed_or_searched() -> None:
+    given = {"method": "rsd", "schedule": "cosine", "warmup_epochs": 20, "per_worker": True}
+    term = METHOD_SPECS["rsd"].model_validate(given).term({"stop_epoch": 100, "final_factor": 1})
+    assert term.schedule == Schedule("cosine", 1.0, 20, 1, 100)
+    assert term.per_worker
+
+
+def test_lists_of_numbers_and_of_stages_are_checked() -> None:
+    for method, key, good, bad in (
+        ("ntce", "factors", "2 1.5 -1", "2,1"),
+        ("at", "stages", "2 3", "2 x"),
+    ):
+        spec = METHOD_SPECS[method].model_validate({"method": method, key: good})
+        assert spec.values[key] == good
+        place, message = refusal(METHOD_SPECS[method], {"method": method, key: bad})
+        assert place == (key,)
+        assert message.startswith("must be ")
 
 
 @pytest.mark.parametrize(
