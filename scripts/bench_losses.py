@@ -104,13 +104,16 @@ def peak_bytes(step: Step) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
+FREE = (torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten._unsafe_view)
+
+
 class CountOperators(TorchDispatchMode):
     """Counts the operators that compute something."""
 
     count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not (func.is_view or func.overloadpacket is torch.ops.aten.empty)
+        self.count += not (func.is_view or func.overloadpacket in FREE)
         return func(*args, **(kwargs or {}))
 
 

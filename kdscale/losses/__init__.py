@@ -13,7 +13,8 @@ from kdscale.losses._cckd import CCKD, cckd
 from kdscale.losses._connectors import Connector, SizeRegressor
 from kdscale.losses._convert import convert_weights
 from kdscale.losses._converted import ConvertedObjective
-from kdscale.losses._crd import CRD, CRDContrast, CandidateSampler, crd_nce
+from kdscale.losses._crd import CRD, CRDContrast, crd_nce
+from kdscale.losses._crd_sampler import CandidateSampler
 from kdscale.losses._crld import CRLD, crld
 from kdscale.losses._ctkd import CTKD, ctkd, ctkd_dkd, reversal_strength
 from kdscale.losses._diffkd import DIFFKD

@@ -86,12 +86,12 @@ def _value_and_gradient(e_s: Tensor, e_t: Tensor, kappa: float) -> tuple[Tensor,
     b, _ = _standardise(e_t)
     related = _correlate(b, a)
     diagonal = (a * b).mean(dim=0)
-    squares = (a * related).sum(dim=0).mul_(kappa / batch_size**2)  # kappa Σ_j R_ji² of column i
-    pull = diagonal * (1 - kappa) - 1
-    # Half of Σ_b(g ⊙ a); and (r - 1)² - kappa r² = r pull - r + 1.
-    half = (diagonal * pull).add_(squares)
-    value = (half - diagonal).add_(1).sum()
+    squares = (a * related).sum(dim=0).mul_(kappa / batch_size**2)  # kappa ‖R‖² by column
+    off_target = (diagonal - 1).square_()
+    value = off_target.addcmul_(diagonal, diagonal, value=-kappa).add_(squares).sum()
 
+    pull = diagonal * (1 - kappa) - 1
+    half = (diagonal * pull).add_(squares)  # of Σ_b(g ⊙ a)
     scale = 2 / batch_size / (std + STD_OFFSET)
     gradient = related.mul_(scale * (kappa / batch_size)).addcmul_(b, pull * scale)
     # A constant column has a = 0 and takes nothing through its deviation.

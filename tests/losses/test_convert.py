@@ -328,8 +328,22 @@ EVERY = [
     ),
     *(
         ("mdistiller", f"DISTILLER.TYPE {t}", {})
-        for t in "KD DKD AT RKD FITNET OFD NST PKT SP VID CRD REVIEWKD".split(" ")
+        for t in [
+            "KD",
+            "DKD",
+            "AT",
+            "RKD",
+            "FITNET",
+            "OFD",
+            "NST",
+            "PKT",
+            "SP",
+            "VID",
+            "CRD",
+            "REVIEWKD",
+        ]
     ),
+    ("mdistiller", "DISTILLER.TYPE REVIEWKD", {}),
     ("mdistiller", "DISTILLER.TYPE REVIEWKD REVIEWKD.STU_PREACT True", {}),
     ("rsd-paper", "lambda=0.1", {"dims": 512}),
     ("deit", "--distillation-type soft", {"classes": 1000}),

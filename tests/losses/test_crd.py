@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdscale.losses import METHODS, CandidateSampler, CRDContrast, PairShapes, _crd, crd_nce
+from kdscale.losses._crd_sampler import Mode
 
 from .pairs import IMAGES, Trial, hyperparameters_for, shapes_for, trial_of
 
@@ -119,7 +120,7 @@ def test_outside_training_nothing_is_remembered() -> None:
     seed=st.integers(0, 2**31),
 )
 def test_negatives_are_never_of_the_own_class(
-    labels: list[int], mode: _crd.Mode, negatives: int, seed: int
+    labels: list[int], mode: Mode, negatives: int, seed: int
 ) -> None:
     of = torch.tensor(labels)
     generator = torch.Generator().manual_seed(seed)
@@ -136,7 +137,7 @@ def test_negatives_are_never_of_the_own_class(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_negatives_are_uniform(mode: _crd.Mode) -> None:
+def test_negatives_are_uniform(mode: Mode) -> None:
     labels = torch.tensor([2, 0, 1, 0, 2, 2, 0, 1])
     generator = torch.Generator().manual_seed(0)
     index = torch.tensor([1, 4])

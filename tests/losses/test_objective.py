@@ -116,7 +116,7 @@ def test_a_term_has_its_epochs_and_its_warm_up() -> None:
 
 def test_a_schedule_that_ends_before_it_starts_is_refused() -> None:
     backwards = TermConfig("kd", "kd", schedule=Schedule(start_epoch=3, stop_epoch=2))
-    with pytest.raises(UserError, match=r"stop_epoch must be >= start_epoch \(3\), or 0, but got 2"):
+    with pytest.raises(UserError, match=r"must be >= start_epoch \(3\), or 0, but got 2"):
         Objective(1.0, 0.0, [backwards], SHAPES, seed=0)
 
 

@@ -32,3 +32,7 @@ def test_widths_are_those_of_an_axis(form: Forms) -> None:
     assert form.method in METHODS
     assert form.axis in ("C", "D", "channels")
     assert form.widths == tuple(sorted(set(form.widths)))
+
+
+def test_every_method_has_a_straightforward_form() -> None:
+    assert {form.method for form in FORMS} == set(METHODS)

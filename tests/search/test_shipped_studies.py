@@ -1,25 +1,38 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
 import kdscale
+from kdscale.data import ArraySplit, Icons100Spec, TaskData, load_data
 from kdscale.losses import METHODS
+from kdscale.models import Network, create_model
 from kdscale.search import designed_configuration, load_study
 from kdscale.search._designs import DESIGNS
 from kdscale.search._schema import study_schema
+from kdscale.training import Cohort, Group, Member, RecipeSpec, train_cohort
 
 ROOT = Path(kdscale.__file__).parent.parent
 FOLDER = ROOT / "search_spaces"
 SHIPPED = sorted(FOLDER.glob("*/*.yaml"))
 NAMES = [str(path.relative_to(FOLDER)) for path in SHIPPED]
 BROKEN = sorted((Path(__file__).parent / "broken").glob("*.yaml"))
+
+BATCH_SIZE = 8
+"""Of the stand-in, which has one batch of 32 x 32 pixels."""
+
+SMALLER_ARGS = {"swin_tiny_patch4_window7_224": {"img_size": 32}}
+"""What makes a network of the studies take the stand-in's images."""
 
 
 def plain(path: Path) -> Any:
@@ -75,7 +88,7 @@ def test_shipped_studies_open_with_schema_command_and_source(path: Path) -> None
     assert (path.parent / schema).resolve() == FOLDER / "schema.json"
     assert command.startswith(f"# kdscale sweep search_spaces/{path.relative_to(FOLDER)}")
     comment = "\n".join(line for line in rest if line.startswith("#"))
-    assert re.search(r"(ICCV|CVPR|arXiv)", comment)
+    assert re.search(r"(ICCV|CVPR|ICLR|Sensors|arXiv)", comment)
 
 
 def test_shipped_studies_have_names_of_their_own() -> None:
@@ -91,6 +104,52 @@ def test_the_schema_refuses_what_an_editor_can_see() -> None:
         and not jsonschema.Draft202012Validator(study_schema()).is_valid(plain(path))
     }
     assert {"unknown_keys", "wrong_types", "unknown_names", "exponents", "missing"} <= refused
+
+
+def test_every_classification_method_has_a_study() -> None:
+    studied = {m.method for path in SHIPPED for m in load_study(path).objective.methods}
+    assert studied == {name for name, method in METHODS.items() if not method.dense}
+
+
+def test_the_readme_lists_every_study() -> None:
+    listed = re.findall(r"^\| \[[^]]+\]\(([^)]+)\)", (FOLDER / "README.md").read_text(), re.M)
+    assert sorted(listed) == sorted(NAMES)
+
+
+@cache
+def stand_in() -> TaskData:
+    whole = load_data(Icons100Spec(train_images=100))
+    assert isinstance(whole.train, ArraySplit)
+    assert isinstance(whole.validation, ArraySplit)
+    return replace(
+        whole,
+        train=whole.train.subset(np.arange(BATCH_SIZE)),
+        validation=whole.validation.subset(np.arange(0, 1225, 200)),
+    )
+
+
+@cache
+def random_teacher(model: str) -> Network:
+    network = create_model(model, 100, args=SMALLER_ARGS.get(model, {}), seed=0)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=NAMES)
+def test_shipped_studies_train(path: Path, tmp_path: Path) -> None:
+    study = load_study(path)
+    middle = {axis.name: axis.draw(0.5) for axis in study.axes}
+    resolved = study.resolve(study.baseline or middle)
+    recipe = RecipeSpec.model_validate(resolved.recipe.model_dump() | {"batch_size": BATCH_SIZE})
+    member = Member(
+        "it", resolved.ce_weight, resolved.terms, recipe, tmp_path, resolved.ce_start_epoch
+    )
+    cohort = Cohort(study.task.student, (member,), seed=0, epochs=1)
+    teacher = random_teacher(study.task.teacher.model)
+    *_, [last] = train_cohort(cohort, stand_in(), teacher, Group())
+    assert last.status == "done", last.reason
+    [row] = last.rows
+    assert all(math.isfinite(value) for value in row.values())
+    assert all(row[f"train_{term.name}"] != 0 for term in resolved.terms)
 
 
 def test_ldrld_table_11_has_the_papers_cells() -> None:

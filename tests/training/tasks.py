@@ -44,6 +44,9 @@ TERMS: dict[str, tuple[TermConfig, ...]] = {
         TermConfig("soft", "kd", 0.5),
         TermConfig("rsd", "rsd", 0.5, {"variant": "logits", "lambda": 0.01}),
     ),
+    "crd": (TermConfig("crd", "crd", 0.1, {"negatives": 16}),),
+    "views": (TermConfig("crld", "crld", 0.1),),
+    "simkd": (TermConfig("simkd", "simkd"),),
     "undistilled": (),
 }
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from kdscale.data import Augmentation, epoch_order, normalise
 from kdscale.errors import UserError
 from kdscale.losses import TermConfig
-from kdscale.outputs import Outputs
 from kdscale.training import (
     Cohort,
     Group,
@@ -25,7 +24,7 @@ from kdscale.training import (
     train_cohort,
 )
 from kdscale.training import _cohort as loop
-from kdscale.training._student import Student
+from kdscale.training._student import Lesson, Student
 
 from .tasks import (
     EPOCHS,
@@ -115,10 +114,11 @@ def test_numbers_do_not_depend_on_the_company(
 def test_trials_of_a_seed_start_equal_and_see_the_same_images(tmp_path: Path) -> None:
     # With one step an epoch, the first epoch's cross-entropy is that of the untrained student.
     recipe = recipe_with(batch_size=100)
-    trials = members(tmp_path, *NAMES, recipes=dict.fromkeys(NAMES, recipe))
+    names = [name for name in NAMES if name != "simkd"]  # whose student has another end
+    trials = members(tmp_path, *names, recipes=dict.fromkeys(names, recipe))
     outcomes = train(cohort_of(trials, epochs=1)).values()
     assert len({outcome.rows[0]["train_ce"] for outcome in outcomes}) == 1
-    assert len({outcome.rows[0]["val_loss"] for outcome in outcomes}) == len(NAMES)
+    assert len({outcome.rows[0]["val_loss"] for outcome in outcomes}) == len(names)
 
 
 def test_batches_are_a_function_of_seed_epoch_and_index(
@@ -127,11 +127,9 @@ def test_batches_are_a_function_of_seed_epoch_and_index(
     seen: list[tuple[Tensor, Tensor]] = []
     step = Student.step
 
-    def spied(
-        self: Student, images: Tensor, outputs: Outputs, target: Tensor, *, number: int
-    ) -> None:
-        seen.append((images.clone(), target))
-        step(self, images, outputs, target, number=number)
+    def spied(self: Student, lesson: Lesson) -> None:
+        seen.append((lesson.images.clone(), lesson.target))
+        step(self, lesson)
 
     monkeypatch.setattr(Student, "step", spied)
     train(cohort_of(members(tmp_path, "kd"), seed=6))
@@ -282,10 +280,10 @@ def break_second_epoch(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Non
     """Makes the steps of the trial named ``bad`` raise in the second epoch."""
     step = Student.step
 
-    def broken(self: Student, *batch: Any, number: int) -> None:
+    def broken(self: Student, lesson: Lesson) -> None:
         if self.member.name == "bad" and self.epoch == 1:
             raise error
-        step(self, *batch, number=number)
+        step(self, lesson)
 
     monkeypatch.setattr(Student, "step", broken)
 

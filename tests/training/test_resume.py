@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from kdscale.search._rungs import Halving
 from kdscale.training import Cohort, Group, checkpoint_path, student_path, train_cohort
-from kdscale.training._student import Student
+from kdscale.training._student import Lesson, Student
 
 from .tasks import (
     EPOCHS,
@@ -213,12 +213,12 @@ def train_until_killed(folder: Path, steps: int, threads: int) -> None:
     step = Student.step
     left = steps
 
-    def last(self: Student, *batch: Any, number: int) -> None:
+    def last(self: Student, lesson: Lesson) -> None:
         nonlocal left
         left -= 1
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
-        step(self, *batch, number=number)
+        step(self, lesson)
 
     with mock.patch.object(Student, "step", last):
         train(halved(folder))

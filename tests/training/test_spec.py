@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from kdscale.losses import METHODS
+from kdscale.losses import METHODS, Schedule, TermConfig, common_hyperparameters
 from kdscale.models import ZOO
 from kdscale.training import (
     METHOD_SPECS,
@@ -16,6 +16,7 @@ from kdscale.training import (
     RecipeSpec,
     TaskSpec,
     TeacherSpec,
+    spelled,
 )
 
 
@@ -109,7 +110,8 @@ def test_each_method_has_a_model_with_its_hyperparameters(name: str) -> None:
     assert spec.fixed == frozenset()
     assert spec.term({}) == TermConfig(name, name, METHODS[name].weight, defaults)
     for item in spelled(name):
-        assert isinstance(item.default, str | bool) or item.low is not None
+        unbounded = item.low is None and item.high is None
+        assert isinstance(item.default, str | bool) or not unbounded
         if not isinstance(item.default, str | bool) and item.low is not None:
             below = item.low if item.low_open else item.low - 1
             assert refusal(METHOD_SPECS[name], {"method": name, item.name: below})[0] == (

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from kdscale.models import create_model
-from kdscale.outputs import Outputs
 from kdscale.training import ModelSpec
-from kdscale.training._student import Student, _stream
+from kdscale.training._student import Lesson, Student, _stream
 
 from .tasks import STUDENT, Outcome, cohort_of, files_of, members, recipe_with, train
 
@@ -45,14 +44,16 @@ def test_bf16_is_for_networks_and_not_for_weights_and_losses(
     seen: list[torch.dtype] = []
     step = Student.step
 
-    def spied(self: Student, images: Tensor, teacher: Outputs, *rest: Any, number: int) -> None:
+    def spied(self: Student, lesson: Lesson) -> None:
         def see(network: torch.nn.Module, inputs: Any, logits: Tensor) -> None:
             seen.append(logits.dtype)
 
+        teacher = lesson.teacher
+        assert teacher is not None
         assert teacher.embedding is not None
-        seen.extend((images.dtype, teacher.logits.dtype, teacher.embedding.dtype))
+        seen.extend((lesson.images.dtype, teacher.logits.dtype, teacher.embedding.dtype))
         hook = self.network.get_submodule("classifier").register_forward_hook(see)
-        step(self, images, teacher, *rest, number=number)
+        step(self, lesson)
         hook.remove()
 
     monkeypatch.setattr(Student, "step", spied)
