@@ -219,7 +219,9 @@ def convert_weights_command(
     from kdscale.losses import convert_weights
 
     console.print(
-        convert_weights(source, " ".join(text), classes=classes, dims=dims).to_yaml(), end="", markup=False
+        convert_weights(source, " ".join(text), classes=classes, dims=dims).to_yaml(),
+        end="",
+        markup=False,
     )
 
 

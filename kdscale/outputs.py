@@ -45,8 +45,8 @@ class Affine(NamedTuple):
     bias: Tensor
 
 
-Tail = Callable[[int, Tensor], Tensor]
-"""(number of a stage, features in place of that stage's) -> logits ``[B, C]``."""
+Tail = Callable[[int, Tensor], "Outputs"]
+"""(number of a stage, features in place of that stage's) -> logits and all later stages."""
 
 
 @dataclass(frozen=True)

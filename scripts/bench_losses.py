@@ -21,7 +21,7 @@ from plain import FORMS
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-SECONDS_A_CASE, SECONDS_A_TURN, MOST_ROUNDS, FEWEST_ROUNDS = 0.7, 0.005, 50, 3
+SECONDS_A_CASE, SECONDS_A_TURN, MOST_ROUNDS, FEWEST_ROUNDS = 0.5, 0.005, 50, 3
 Step = Callable[[], object]
 
 

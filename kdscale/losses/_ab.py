@@ -1,4 +1,8 @@
-"""AB: move the student's activation boundaries, where its neurons switch on, to the teacher's."""
+"""AB: move the student's activation boundaries, where its neurons switch on, to the teacher's.
+
+The connector's BatchNorm looks across the batch, so features are gathered over all workers and the
+loss does not depend on their number; ``per_worker`` leaves that out.
+"""
 
 from __future__ import annotations
 
@@ -108,4 +112,5 @@ AB = Method(
     build=_build,
     needs=needs_preactivations,
     refuse=_refuse,
+    couples_batch=True,
 )

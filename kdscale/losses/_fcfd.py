@@ -1,20 +1,22 @@
 """FCFD: a student's features are right if the teacher's later layers make the same of them.
 
-Of the official code (LiuDongyang6/FCFD, ``classification/cifar/main.py`` and ``models/meta.py``)
-this reproduces
+This is the loss of the official code (LiuDongyang6/FCFD, ``classification/cifar/main.py`` and
+``models/meta.py``), the label's cross-entropy excepted, which is the objective's:
 
-* the appearance of every stage after a bridge to the teacher (`fcfd_appearance`), with its ramp;
+* the appearance of every stage after a bridge to the teacher (`fcfd_appearance`);
 * the KL of student and teacher;
-* the KL of mixed paths and teacher, drawn anew in each step: the student's first stages, a bridge,
-  the teacher's later stages (s2t), or the other way round (t2s).
+* mixed paths, drawn anew in each step: the student's first stages, a bridge, the teacher's later
+  stages (s2t), or the other way round (t2s). Each has the KL of its logits and the teacher's, and
+  an s2t path the appearance of the teacher's later stages too, within the same weight and ramp.
 
-Three things differ. Within an s2t path the official code also takes the distance of the teacher's
-later stages from its own; a network's tail gives logits alone, so those distances are missing here.
-The official teacher stays in training mode, where BatchNorm takes the statistics of the batch; here
-it is in evaluation mode, as for all methods. And the official code keeps running statistics for
-each path apart; here they are what the student's tail makes of them. The label's cross-entropy on
-mixed paths and the KL between paths have weight 0 in the official configurations that could be
-read, and are left out.
+Bridges off the step's paths learn nothing in it. As in the official code mixed paths leave the
+student's running statistics alone. Two things differ. The official teacher stays in training mode,
+where BatchNorm takes the statistics of the batch; here it is in evaluation mode, as for all
+methods. And the official networks are cut elsewhere: VGG and ShuffleNetV1 before their stages'
+ReLU, wide ResNets, MobileNetV2 and ShuffleNetV2 at the end behind the last BatchNorm (ShuffleNetV2:
+and its ReLU); here stages are those of all methods. The label's cross-entropy on mixed paths and
+the KL between paths have weight 0 in the official configurations that could be read, and are left
+out.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from kdscale.losses._method import (
     refuse_unequal_classes,
 )
 from kdscale.losses._stages import ALL, refuse_stages, stage_pairs
-from kdscale.outputs import LOGITS, Need, OutputShapes, present, stage
+from kdscale.outputs import LOGITS, Need, Outputs, OutputShapes, present, stage
 from kdscale.records import Value
 
 TO_TEACHER, TO_STUDENT = "s2t", "t2s"
@@ -47,7 +49,7 @@ Path = tuple[str, int]
 
 
 class _FCFDTerm(nn.Module):
-    """weight_l2 x Σ appearance + w_kd x KL of the student + w_mixture x Σ KL of mixed paths."""
+    """w_kd x KL of the student + w_mixture x Σ KL of mixed paths + weight_l2 x Σ appearance."""
 
     def __init__(self, shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> None:
         super().__init__()
@@ -84,36 +86,31 @@ class _FCFDTerm(nn.Module):
             bridge(student.stages[s])
             for bridge, (s, _) in zip(self.to_teacher, self.pairs, strict=True)
         ]
-        appearance = [
-            fcfd_appearance(f_s, teacher.stages[t], last=place == len(bridged) - 1)
-            for place, (f_s, (_, t)) in enumerate(zip(bridged, self.pairs, strict=True))
-        ]
-        ramp = min(batch.epoch / self.l2_warmup_epochs, 1.0) if self.l2_warmup_epochs else 1.0
-        loss = self.weight_l2 * ramp * torch.stack(appearance).sum()
-        loss = loss + self.w_kd * kd(student.logits, teacher.logits, temperature=self.temperature)
+        appearance = self._appearance(0, bridged, teacher)
+        functions = []
         # Python's generator, because the choice is of the step, and would wait for the device.
-        chosen = random.Random(batch.key).sample(self.paths, self.path_count)
-        for direction, place in chosen:
-            logits = self._mixed_logits(direction, place, bridged[place], batch)
-            function = kd(logits, teacher.logits, temperature=self.mixture_temperature)
-            loss = loss + self.w_mixture * function
-        return loss + self._untouched(chosen)
+        for direction, place in random.Random(batch.key).sample(self.paths, self.path_count):
+            s, t = self.pairs[place]
+            if direction == TO_TEACHER:
+                rest = present(teacher.tail)(t, bridged[place])
+                later = [rest.stages[number] for _, number in self.pairs[place + 1 :]]
+                appearance += self._appearance(place + 1, later, teacher)
+            else:
+                features = self.to_student[str(place)](teacher.stages[t])
+                rest = present(student.tail)(s, features)
+            function = kd(rest.logits, teacher.logits, temperature=self.mixture_temperature)
+            functions.append(self.w_mixture * function)
+        ramp = min(batch.epoch / self.l2_warmup_epochs, 1.0) if self.l2_warmup_epochs else 1.0
+        loss = self.w_kd * kd(student.logits, teacher.logits, temperature=self.temperature)
+        return sum(functions, loss) + self.weight_l2 * ramp * torch.stack(appearance).sum()
 
-    def _mixed_logits(self, direction: str, place: int, bridged: Tensor, batch: Batch) -> Tensor:
-        s, t = self.pairs[place]
-        if direction == TO_TEACHER:
-            return present(batch.teacher.tail)(t, bridged)
-        bridge = self.to_student[str(place)]
-        return present(batch.student.tail)(s, bridge(batch.teacher.stages[t]))
-
-    def _untouched(self, chosen: list[Path]) -> Tensor | float:
-        """Returns 0, a function of the bridges off this step's paths: DDP waits for them all."""
-        return sum(
-            0.0 * parameter.sum()
-            for place, bridge in self.to_student.items()
-            if (TO_STUDENT, int(place)) not in chosen
-            for parameter in bridge.parameters()
-        )
+    def _appearance(self, first: int, maps: list[Tensor], teacher: Outputs) -> list[Tensor]:
+        """Returns the distance of each map from the teacher's, the first one's place given."""
+        last = len(self.pairs) - 1
+        return [
+            fcfd_appearance(f, teacher.stages[self.pairs[place][1]], last=place == last)
+            for place, f in enumerate(maps, start=first)
+        ]
 
 
 def _paths(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> list[Path]:
@@ -249,4 +246,5 @@ FCFD = Method(
     needs=_needs,
     refuse=_refuse,
     couples_batch=True,
+    skips=True,
 )

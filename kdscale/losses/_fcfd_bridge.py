@@ -12,13 +12,14 @@ SLOPE = 0.1
 
 @full_precision
 def fcfd_appearance(f_s: Tensor, f_t: Tensor, *, last: bool) -> Tensor:
-    """Returns the mean squared difference of a bridged student map and the teacher's, a scalar.
+    """Returns the mean squared difference of a map out of a bridge and the teacher's, a scalar.
 
     Reduction: mean over all elements. At the last stage that of the two maps' means over positions,
     after ReLU, is added with weight 1. Zero at student = teacher.
 
     Args:
-        f_s: Student map out of the bridge ``[B, C, H, W]``.
+        f_s: Student map out of the bridge, or what the teacher's later stages make of one,
+            ``[B, C, H, W]``.
         f_t: Teacher map, same shape; nothing is detached here.
         last: Whether it is the last stage.
 
@@ -44,6 +45,7 @@ class Bridge(nn.Module):
     """Carries one network's stage to the other's shape: 3x3 convolution, BatchNorm, LeakyReLU.
 
     Half the size comes of stride 2, twice the size of a transposed 4x4 convolution of stride 2.
+    Neither has the bias that the official code gives these two: BatchNorm takes it away.
 
     Args:
         source: ``(channels, height, width)`` of the stage that comes in.

@@ -1,4 +1,8 @@
-"""FitNet: regress the teacher's feature map from the student's."""
+"""FitNet: regress the teacher's feature map from the student's.
+
+The regressor's BatchNorm looks across the batch, so features are gathered over all workers and the
+loss does not depend on their number; ``per_worker`` leaves that out.
+"""
 
 from __future__ import annotations
 
@@ -66,5 +70,6 @@ FITNET = Method(
     build=_build,
     needs=needs_stages,
     refuse=_refuse,
+    couples_batch=True,
     weight=100.0,
 )

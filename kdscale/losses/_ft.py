@@ -1,4 +1,8 @@
-"""FT: paraphrase the teacher's map into factors and let the student's map translate to them."""
+"""FT: paraphrase the teacher's map into factors and let the student's map translate to them.
+
+The translator's BatchNorm looks across the batch, so features are gathered over all workers and the
+loss does not depend on their number; ``per_worker`` leaves that out.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._connectors import (
@@ -126,60 +129,26 @@ class Translator(nn.Module):
         return factor
 
 
-class _Stage(nn.Module):
-    """Paraphraser, translator and, after the switch, the paraphraser's encoder as it was then.
-
-    The copy lies in buffers, so neither weight decay nor momentum moves it, and a resumed trial
-    goes on with it.
-    """
-
-    frozen_yet: Tensor
-
-    def __init__(self, student_channels: int, teacher_channels: int, factors: int) -> None:
-        super().__init__()
-        self.paraphraser = Paraphraser(teacher_channels, factors)
-        self.translator = Translator(student_channels, factors)
-        for name, weight in self.paraphraser.encoder.named_parameters():
-            self.register_buffer(_frozen(name), weight.detach().clone())
-        self.register_buffer("frozen_yet", torch.tensor(False))
-
-    @torch.no_grad()
-    def factor(self, f_t: Tensor) -> Tensor:
-        """Returns the teacher's factor by the frozen encoder; the first call freezes it."""
-        encoder = self.paraphraser.encoder
-        weights = {}
-        for name, weight in encoder.named_parameters():
-            frozen = self.get_buffer(_frozen(name))
-            # Not an if: reading the flag would make the GPU wait.
-            weights[name] = frozen.copy_(torch.where(self.frozen_yet, frozen, weight))
-        self.frozen_yet.fill_(True)
-        factor: Tensor = functional_call(encoder, weights, (f_t,))
-        return factor
-
-
-def _frozen(name: str) -> str:
-    return "frozen_" + name.replace(".", "_")
-
-
 class _Term(nn.Module):
     """First the paraphrasers' reconstruction error, later the factor loss; summed over stages.
 
-    Parameters that one half of the training does not use have a gradient of 0 there, so that DDP
-    finds all of them in each step. Weight decay alone then shrinks the waiting translator, whose
-    function its BatchNorms and the normalisation make independent of that scale.
+    Each half of the training leaves the other half's modules out: after the switch a paraphraser
+    has no gradient, and stays as it is.
     """
 
     def __init__(
         self,
         pairs: list[tuple[int, int]],
-        stages: list[_Stage],
+        paraphrasers: list[Paraphraser],
+        translators: list[Translator],
         paraphraser_epochs: int,
         reconstruction_weight: float,
         pooled: bool,
     ) -> None:
         super().__init__()
         self.pairs = pairs
-        self.stages = nn.ModuleList(stages)
+        self.paraphrasers = nn.ModuleList(paraphrasers)
+        self.translators = nn.ModuleList(translators)
         self.paraphraser_epochs = paraphraser_epochs
         self.reconstruction_weight = reconstruction_weight
         self.pooled = pooled
@@ -187,31 +156,28 @@ class _Term(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         preparing = batch.epoch <= self.paraphraser_epochs
         losses = []
-        for stage, (s, t) in zip(self.stages, self.pairs, strict=True):
-            assert isinstance(stage, _Stage)
+        for place, (s, t) in enumerate(self.pairs):
+            paraphraser, translator = self.paraphrasers[place], self.translators[place]
             f_t = batch.teacher.stages[t]
             if preparing:
-                error = F.mse_loss(stage.paraphraser(f_t), f_t)
-                losses.append(self.reconstruction_weight * error + _zero(stage.translator))
+                error = F.mse_loss(paraphraser(f_t), f_t)
+                losses.append(self.reconstruction_weight * error)
             else:
-                factor_s = stage.translator(batch.student.stages[s])
-                loss = ft_factor(factor_s, stage.factor(f_t), pooled=self.pooled)
-                losses.append(loss + _zero(stage.paraphraser))
+                with torch.no_grad():
+                    factor_t = paraphraser.get_submodule("encoder")(f_t)
+                factor_s = translator(batch.student.stages[s])
+                losses.append(ft_factor(factor_s, factor_t, pooled=self.pooled))
         return total(losses)
-
-
-def _zero(unused: nn.Module) -> Tensor:
-    """Returns 0 as a function of all parameters of a module."""
-    return total([0 * parameter.sum() for parameter in unused.parameters()])
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     stages = str(hyperparameters["stages"])
     k = float(hyperparameters["k"])
-    parts = [_Stage(s[0], t[0], int(k * t[0])) for s, t in compared_shapes(shapes, stages)]
+    channels = [(s[0], t[0]) for s, t in compared_shapes(shapes, stages)]
     return _Term(
         stage_pairs(shapes, stages),
-        parts,
+        [Paraphraser(c_t, int(k * c_t)) for _, c_t in channels],
+        [Translator(c_s, int(k * c_t)) for c_s, c_t in channels],
         int(hyperparameters["paraphraser_epochs"]),
         float(hyperparameters["reconstruction_weight"]),
         bool(hyperparameters["pooled"]),
@@ -265,5 +231,7 @@ FT = Method(
     build=_build,
     needs=needs_stages,
     refuse=_refuse,
+    couples_batch=True,
+    skips=True,
     weight=200.0,
 )

@@ -85,5 +85,10 @@ def _gather_stages(
     return {number: gather_batch(parts[number]) for number in sorted(numbers_of(kind, needs))}
 
 
+def worker_count() -> int:
+    """Returns the number of workers of the torch.distributed group, 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def _alone() -> bool:
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+    return worker_count() == 1

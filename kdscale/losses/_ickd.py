@@ -1,4 +1,8 @@
-"""ICKD: match how an image's channels correlate with each other."""
+"""ICKD: match how an image's channels correlate with each other.
+
+The connector's BatchNorm looks across the batch, so features are gathered over all workers and the
+loss does not depend on their number; ``per_worker`` leaves that out.
+"""
 
 from __future__ import annotations
 
@@ -105,5 +109,6 @@ ICKD = Method(
     build=_build,
     needs=needs_stages,
     refuse=_refuse,
+    couples_batch=True,
     weight=2.5,
 )

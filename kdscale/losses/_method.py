@@ -138,7 +138,8 @@ class Method:
         build: Makes the term from shapes and complete hyperparameters (see `complete`).
         needs: The outputs it asks for from this pair under these hyperparameters.
         refuse: Why it cannot serve this pair, or an empty string; asked before ``needs``.
-        couples_batch: It looks across the batch, so what it needs is gathered over all workers.
+        couples_batch: It looks across the batch, as an adaptor with BatchNorm does, so what it
+            needs is gathered over all workers.
         student: What becomes of the student's end: nothing, or the network of that name
             in `kdscale.models` (SimKD's projector, NORM's expansion), which stays after training.
         dense: It is for networks that put out a map of logits.

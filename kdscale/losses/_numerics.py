@@ -112,6 +112,7 @@ def with_gradient(loss: Loss, fused: Fused, student: Tensor, teacher: Tensor) ->
     two inputs that gradient alone is saved. ``loss`` is the same function as a composition of
     differentiable operators. It serves where no gradient is wanted or the teacher wants one too,
     where the gradient itself is differentiated, and under torch.compile, which fuses by itself.
+    The transforms of torch.func are not served: they raise.
 
     Args:
         loss: The loss of (student, teacher), a scalar.

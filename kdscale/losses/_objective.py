@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from kdscale.errors import UserError, did_you_mean
 from kdscale.losses._batch import Batch
-from kdscale.losses._gather import gather_outputs, gather_rows
+from kdscale.losses._gather import gather_outputs, gather_rows, worker_count
 from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
 from kdscale.losses._numerics import widen
+from kdscale.losses._registry import METHODS
 from kdscale.losses._schedule import Schedule
 from kdscale.outputs import LOGITS, Need, Outputs
 from kdscale.records import Value
@@ -247,8 +248,6 @@ def _see(built: _BuiltTerm, batch: Batch) -> Batch:
 
 
 def _build_term(config: TermConfig, shapes: PairShapes, seed: int) -> _BuiltTerm:
-    from kdscale.losses import METHODS  # the registry's module imports this one
-
     label = f'term "{config.name}"'
     if config.method not in METHODS:
         hint = did_you_mean(config.method, METHODS) or "`kdscale methods` lists them"
@@ -261,6 +260,8 @@ def _build_term(config: TermConfig, shapes: PairShapes, seed: int) -> _BuiltTerm
     hyperparameters = method.complete(config.hyperparameters)
     if reason := method.refusal(shapes, hyperparameters):
         raise UserError(f"{label}: {reason}")
+    if config.per_worker:
+        shapes = replace(shapes, batch_size=shapes.batch_size // worker_count())
     digest = hashlib.sha256(f"{seed}/{config.name}".encode()).digest()
     with _random_state(int.from_bytes(digest[:8], "little") >> 1):
         term = method.build(shapes, hyperparameters)

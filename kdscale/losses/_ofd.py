@@ -1,4 +1,8 @@
-"""OFD: match features before ReLU, up to a margin where the teacher's neuron is off."""
+"""OFD: match features before ReLU, up to a margin where the teacher's neuron is off.
+
+The connector's BatchNorm looks across the batch, so features are gathered over all workers and the
+loss does not depend on their number; ``per_worker`` leaves that out.
+"""
 
 from __future__ import annotations
 
@@ -141,5 +145,6 @@ OFD = Method(
     build=_build,
     needs=needs_preactivations,
     refuse=_refuse,
+    couples_batch=True,
     weight=1e-3,
 )

@@ -128,10 +128,10 @@ class StagedNetwork(Network):
         """Returns the BatchNorm before the last ReLU of a stage; None if it has not one."""
         return cast("EndsInRelu", self.stages[number]).norm
 
-    def tail(self, number: int, features: Tensor) -> Tensor:
-        """Returns the logits ``[B, C]`` that follow from features in place of a stage's own.
+    def tail(self, number: int, features: Tensor) -> Outputs:
+        """Returns logits and all later stages that follow from features in place of a stage's own.
 
-        In training mode BatchNorm updates its statistics, as in any pass.
+        Running statistics stay those of the network's own features, see `keeping_statistics`.
 
         Args:
             number: The stage's number; the stages after it run.
@@ -142,11 +142,12 @@ class StagedNetwork(Network):
         """
         if not 0 <= number < len(self.stages):
             raise ValueError(f"stage must be 0 to {len(self.stages) - 1}, but got {number}")
-        for later, part in enumerate(self.stages):
-            if later > number:
-                features = part(features)
-        logits: Tensor = self.classifier(self.neck(features))
-        return logits
+        stages: dict[int, Tensor] = {}
+        with keeping_statistics(self):
+            for later, part in enumerate(self.stages):
+                if later > number:
+                    features = stages[later] = part(features)
+            return Outputs(self.classifier(self.neck(features)), stages=stages)
 
     def _norms(self, preactivations: dict[int, Tensor]) -> dict[int, Affine]:
         norms = {number: self.norm_of(number) for number in preactivations}
@@ -175,6 +176,27 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def keeping_statistics(module: nn.Module) -> Iterator[None]:
+    """Runs its block without moving the running statistics of BatchNorms.
+
+    In training mode they normalise by the batch nevertheless.
+    """
+    norms = [
+        part
+        for part in module.modules()
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm)
+        and part.track_running_stats
+    ]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def dummy_images(module: nn.Module, image_size: int) -> Tensor:

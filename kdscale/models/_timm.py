@@ -16,9 +16,10 @@ from kdscale.models._network import (
     classify_map,
     dummy_images,
     evaluating,
+    keeping_statistics,
     must_take,
 )
-from kdscale.models._timm_tail import tail_names
+from kdscale.models._timm_tail import tail_steps
 from kdscale.outputs import Affine, Need, Outputs, stage
 
 Layout = Literal["NCHW", "NHWC", "tokens"]
@@ -41,7 +42,7 @@ class TimmNetwork(Network):
     The map is ``forward_features``, tokens brought to their grid, where its mean over positions
     is the embedding: not where a class token is the embedding (ViT) or layers follow the pooling
     (ConvNeXt, MobileNetV3). In training a head's dropout comes between the two. There is a tail
-    where the model is a chain of its modules, see `tail_names`, and there are no pre-activations.
+    where the model is a chain of its modules, see `tail_steps`, and there are no pre-activations.
 
     Args:
         model: The timm model, of any mode; its state and mode stay as they are.
@@ -57,7 +58,7 @@ class TimmNetwork(Network):
             self.stage_indices = _stage_indices(self.model, images)
             everything = frozenset(stage(number) for number in range(len(self.stage_indices)))
             features, stages = self._features(images, everything)
-            self.tails = tail_names(model, self.stage_indices, list(stages.values()), features)
+            self.steps = tail_steps(model, self.stage_indices, list(stages.values()), features)
             embedding = self.model.forward_head(features, pre_logits=True)
             self.classifies_embedding = _classifies_embedding(self.model, images, embedding)
             self.layout = _layout(self.model, features, embedding)
@@ -66,7 +67,7 @@ class TimmNetwork(Network):
             "classifier": linear,
             "map": self.layout is not None,
             "class_maps": self.layout is not None and linear,
-            "tail": bool(self.tails),
+            "tail": bool(self.steps),
         }
         self.offers = (
             Network.offers | everything | {need for need, offered in has.items() if offered}
@@ -106,8 +107,10 @@ class TimmNetwork(Network):
             tail=tail,
         )
 
-    def tail(self, number: int, features: Tensor) -> Tensor:
-        """Returns the logits ``[B, C]`` that follow from features in place of a stage's own.
+    def tail(self, number: int, features: Tensor) -> Outputs:
+        """Returns logits and all later stages that follow from features in place of a stage's own.
+
+        Running statistics stay those of the model's own features, see `keeping_statistics`.
 
         Args:
             number: The stage's number; what the model runs after it runs.
@@ -116,12 +119,16 @@ class TimmNetwork(Network):
         Raises:
             ValueError: There is no stage of this number with a tail.
         """
-        if not 0 <= number < len(self.tails):
-            raise ValueError(f"a tail must start after one of {len(self.tails)} stages: {number}")
-        for name in self.tails[number]:
-            features = self.model.get_submodule(name)(features)
-        logits: Tensor = self.model.forward_head(features)
-        return logits
+        places = {found: place for place, (_, found) in enumerate(self.steps) if found is not None}
+        if number not in places:
+            raise ValueError(f"a tail must start after one of {len(places)} stages: {number}")
+        stages: dict[int, Tensor] = {}
+        with keeping_statistics(self.model):
+            for name, found in self.steps[places[number] + 1 :]:
+                features = self.model.get_submodule(name)(features)
+                if found is not None:
+                    stages[found] = features
+            return Outputs(self.model.forward_head(features), stages=stages)
 
     def _features(self, images: Tensor, needs: frozenset[Need]) -> tuple[Tensor, dict[int, Tensor]]:
         asked = [n for n in range(len(self.stage_indices)) if stage(n) in needs]

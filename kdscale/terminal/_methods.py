@@ -31,10 +31,10 @@ def method_view(method: Method) -> RenderableType:
     """Returns one method: title, paper, and each hyperparameter with its default."""
     table = _table("hyperparameter", "default", "meaning")
     for hyperparameter in method.hyperparameters:
-        table.add_row(hyperparameter.name, f"{hyperparameter.default}", _meaning(hyperparameter))
+        table.add_row(hyperparameter.name, _default(hyperparameter), _meaning(hyperparameter))
     table.add_section()
     for hyperparameter in common_hyperparameters(method):
-        table.add_row(hyperparameter.name, f"{hyperparameter.default}", _meaning(hyperparameter))
+        table.add_row(hyperparameter.name, _default(hyperparameter), _meaning(hyperparameter))
     heading = Text.assemble((method.name, "bold"), f"  {method.title}")
     reads = Text(f"reads {', '.join(method.reads)}", style="dim")
     return Group(heading, Text(method.source, style="dim"), reads, table)
@@ -45,6 +45,11 @@ def _table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
+
+
+def _default(hyperparameter: Hyperparameter) -> str:
+    default = hyperparameter.default
+    return f"{default:g}" if isinstance(default, float) else f"{default}"
 
 
 def _meaning(hyperparameter: Hyperparameter) -> str:

@@ -25,7 +25,7 @@ def plan_view(study: Study, check: Check) -> Table:
         "student": _network(check.student.name, check.student.parameters, check.student.macs),
         "objective": " + ".join(
             [f"{study.objective.ce_weight:g} × cross-entropy"]
-            + [f"{method.values['weight']:g} × {method.label}" for method in study.objective.methods]
+            + [f"{m.values['weight']:g} × {m.label}" for m in study.objective.methods]
         ),
         "searched": ", ".join(axis.name for axis in study.axes) or "nothing: all is fixed",
         "search": f"{study.search.method}, {study.configurations} configurations × {len(seeds)} "

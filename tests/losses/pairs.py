@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdscale.losses import METHODS, Batch, Method, PairShapes, Term
@@ -141,8 +142,15 @@ def random_outputs(
     before = sorted(numbers_of("preactivation", needs))
     tail = draw(sum(channels for channels, _, _ in shapes.stages), shapes.classes, scale=0.3)
 
-    def run_tail(number: int, features: Tensor) -> Tensor:
-        return features.mean((2, 3)) @ tail[: features.shape[1]].to(features)
+    def run_tail(number: int, features: Tensor) -> Outputs:
+        later: dict[int, Tensor] = {}
+        for k in range(number + 1, len(shapes.stages)):
+            channels, *size = shapes.stages[k]
+            generator = torch.Generator().manual_seed(k)
+            weight = torch.randn(channels, features.shape[1], 1, 1, generator=generator)
+            features = F.conv2d(F.adaptive_avg_pool2d(features, size), weight.to(features)).tanh()
+            later[k] = features
+        return Outputs(features.mean((2, 3)) @ tail[: features.shape[1]].to(features), stages=later)
 
     return Outputs(
         logits=draw(batch_size, shapes.classes, *(grid if shapes.dense else ()), scale=3.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -62,8 +63,9 @@ def test_a_gradient_reaches_every_parameter_of_its_own(name: str) -> None:
         return
     own = dict(trial.term.named_parameters())
     reached: set[str] = set()
-    for epoch in (1, LATE):
-        value = trial.term(replace(trial.batch, epoch=epoch))
+    # Epochs and keys that among them take in all parts of a method that skips some.
+    for epoch, key in itertools.product((1, LATE), range(4 if trial.method.skips else 1)):
+        value = trial.term(replace(trial.batch, epoch=epoch, key=key))
         found = torch.autograd.grad(value, own.values(), allow_unused=True)
         reached |= {key for key, gradient in zip(own, found, strict=True) if gradient is not None}
     assert reached == {key for key, parameter in own.items() if parameter.requires_grad}

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdscale.losses import METHODS, Batch, Bridge, PairShapes, fcfd_appearance, kd
-from kdscale.models import create_model
+from kdscale.losses import METHODS, Batch, Bridge, Needs, PairShapes, fcfd_appearance, kd
+from kdscale.models import Network, create_model
 from kdscale.outputs import OutputShapes
 from kdscale.records import Value
 
@@ -83,12 +83,27 @@ def test_mixed_paths_go_through_the_other_networks_later_stages() -> None:
     batch, to_student = trial.batch, trial.term.get_submodule("to_student")
     assert batch.student.tail is not None
     assert batch.teacher.tail is not None
-    logits = [batch.teacher.tail(k, f) for k, f in enumerate(bridged_of(trial)[:2], start=1)]
+    rest = [batch.teacher.tail(k, f) for k, f in enumerate(bridged_of(trial)[:2], start=1)]
     for place in (0, 1):
         f_s = to_student.get_submodule(str(place))(batch.teacher.stages[place + 1])
-        logits.append(batch.student.tail(place + 1, f_s))
-    soft = [kd(z, batch.teacher.logits, temperature=2.0) for z in logits]
+        rest.append(batch.student.tail(place + 1, f_s))
+    soft = [kd(path.logits, batch.teacher.logits, temperature=2.0) for path in rest]
     torch.testing.assert_close(trial.term(batch), 0.2 * torch.stack(soft).sum())
+
+
+@pytest.mark.parametrize(("kind", "later"), [("s2t", True), ("t2s", False)])
+def test_the_teachers_later_stages_are_compared_with_its_own(kind: str, later: bool) -> None:
+    trial = trial_of("fcfd", extra_type=kind, extra_paths=2, w_kd=0.0, w_mixture=0.0, weight_l2=2.0)
+    teacher = trial.batch.teacher
+    expected = appearance_of(trial)
+    if later:
+        assert teacher.tail is not None
+        first, second, _ = bridged_of(trial)
+        for f, k, j in ((first, 1, 2), (first, 1, 3), (second, 2, 3)):
+            f_s = teacher.tail(k, f).stages[j]
+            expected = expected + fcfd_appearance(f_s, teacher.stages[j], last=j == 3)
+    value = trial.term(replace(trial.batch, epoch=10))  # of 20 in which the weight grows
+    torch.testing.assert_close(value, 2.0 * 0.5 * expected)
 
 
 @pytest.mark.parametrize(
@@ -115,28 +130,96 @@ def test_paths_are_drawn_anew_in_each_step_and_the_same_for_all_workers() -> Non
     assert len(set(values)) == 4
 
 
-def test_every_parameter_has_a_gradient_in_every_step() -> None:
-    # DistributedDataParallel waits for the gradient of each one.
+def test_bridges_off_the_steps_paths_learn_nothing() -> None:
     trial = trial_of("fcfd", extra_paths=1)
+    assert trial.method.skips
     assert isinstance(trial.term, nn.Module)
-    for key in range(6):
-        trial.term.zero_grad()
+    seen = set()
+    for key in range(12):
+        trial.term.zero_grad(set_to_none=True)
         trial.term(replace(trial.batch, key=key)).backward()
-        assert all(parameter.grad is not None for parameter in trial.term.parameters())
+        learn = {
+            name.rsplit(".", 2)[0]
+            for name, parameter in trial.term.named_parameters()
+            if parameter.grad is not None
+        }
+        assert {f"to_teacher.{place}" for place in range(3)} <= learn
+        seen.add(frozenset(name for name in learn if name.startswith("to_student")))
+    assert seen == {frozenset(), frozenset({"to_student.0"}), frozenset({"to_student.1"})}
 
 
-def test_real_networks_train() -> None:
+def pair_of(**given: Value) -> tuple[Network, Network, nn.Module, Needs]:
+    """Returns a student, a frozen teacher, the built term and its needs."""
     torch.manual_seed(0)
     student = create_model("resnet8", 10, image_size=16, args={}, seed=0)
     teacher = create_model("resnet14", 10, image_size=16, args={}, seed=1)
     teacher.eval().requires_grad_(False)
     method = METHODS["fcfd"]
     shapes = PairShapes(student.shapes, teacher.shapes, 8)
-    hyperparameters = method.complete({"l2_warmup_epochs": 0, "extra_paths": 4})
+    hyperparameters = method.complete({"l2_warmup_epochs": 0, "extra_paths": 4, **given})
     assert method.refuse(shapes, hyperparameters) == ""
     term = method.build(shapes, hyperparameters)
     assert isinstance(term, nn.Module)
-    needs = method.needs(shapes, hyperparameters)
+    return student, teacher, term, method.needs(shapes, hyperparameters)
+
+
+def official_value(networks: list[Network], bridges: nn.Module, images: Tensor) -> Tensor:
+    """Follows the official loops: teacher 0, student 1, maps by network, stage and path."""
+    paths = ["0000", "1111", "1100", "1110", "0011", "0001"]
+    maps: list[dict[str, Tensor]] = [{}, {}]
+    logits = []
+    for path in paths:
+        for stage, network in enumerate(int(number) for number in path):
+            name = path[: stage + 1]
+            if name in maps[network]:
+                continue
+            part = networks[network].get_submodule(f"stages.{stage}")
+            found = part(maps[network][path[:stage]] if stage else images)
+            maps[network][name] = found
+            if stage and name == "1" * (stage + 1):
+                maps[0][name] = bridges.get_submodule(f"to_teacher.{stage - 1}")(found)
+            if stage in (1, 2) and name == "0" * (stage + 1):
+                maps[1][name] = bridges.get_submodule(f"to_student.{stage - 1}")(found)
+        last = networks[int(path[-1])]
+        head = nn.Sequential(last.get_submodule("neck"), last.get_submodule("classifier"))
+        logits.append(head(maps[int(path[-1])][path]))
+    loss = torch.zeros(())
+    for stage in (1, 2, 3):
+        of_stage = [f for name, f in maps[0].items() if len(name) == stage + 1]
+        target, *others = of_stage
+        assert len(others) == stage
+        for f in others:
+            loss = loss + 5 * F.mse_loss(f, target)
+            if stage == 3:
+                pooled = (F.adaptive_avg_pool2d(F.relu(x), 1).flatten(1) for x in (f, target))
+                loss = loss + 5 * F.mse_loss(*pooled)
+    target, *others = logits
+    for z in others:
+        log_q, p = F.log_softmax(z / 4, dim=1), F.softmax(target / 4, dim=1)
+        loss = loss + 16 * F.kl_div(log_q, p, reduction="batchmean")
+    return loss
+
+
+def test_the_value_is_that_of_the_official_loops() -> None:
+    student, teacher, term, needs = pair_of()
+    images = torch.randn(8, 3, 16, 16)
+    outputs = student.outputs(images, needs.student)
+    value = term(Batch(outputs, teacher.outputs(images, needs.teacher), torch.arange(8)))
+    with torch.no_grad():
+        torch.testing.assert_close(value, official_value([teacher, student], term, images))
+
+
+def test_mixed_paths_leave_the_students_running_statistics_alone() -> None:
+    student, teacher, term, needs = pair_of(extra_type="t2s", extra_paths=2)
+    images = torch.randn(8, 3, 16, 16)
+    outputs = student.outputs(images, needs.student)
+    before = [buffer.clone() for buffer in student.buffers()]
+    term(Batch(outputs, teacher.outputs(images, needs.teacher), torch.arange(8))).backward()
+    assert all(torch.equal(*pair) for pair in zip(student.buffers(), before, strict=True))
+
+
+def test_real_networks_train() -> None:
+    student, teacher, term, needs = pair_of()
     images = torch.randn(8, 3, 16, 16)
     with torch.no_grad():
         taught = teacher.outputs(images, needs.teacher)

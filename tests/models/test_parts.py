@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.models import Network, create_model
+from kdscale.models._network import keeping_statistics
 from kdscale.outputs import LOGITS, Need, Outputs, preactivation, present, stage
 
 # One of each family, and the BatchNorm before each stage's last ReLU: RepDistiller's
@@ -179,9 +180,61 @@ def test_the_tail_goes_on_from_any_stage(name: str) -> None:
     for number, features in outputs.stages.items():
         before = features.clone()
         with torch.no_grad():
-            assert torch.equal(tail(number, features), outputs.logits)
+            rest = tail(number, features)
+            assert torch.equal(rest.logits, outputs.logits)
             assert torch.equal(features, before)
-            assert not torch.equal(tail(number, features + 1), outputs.logits)
+            assert not torch.equal(tail(number, features + 1).logits, outputs.logits)
+        assert list(rest.stages) == [later for later in outputs.stages if later > number]
+        for later, found in rest.stages.items():
+            assert torch.equal(found, outputs.stages[later])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_tail_normalises_by_the_batch_and_leaves_running_statistics_alone(name: str) -> None:
+    network = trained(name).train()
+    outputs = network.outputs(images(4), network.offers)
+    before = {key: buffer.clone() for key, buffer in network.named_buffers()}
+    tail = present(outputs.tail)
+    # In evaluation mode, or with what the running statistics are by now, it would not be equal.
+    torch.testing.assert_close(tail(1, outputs.stages[1]).logits, outputs.logits)
+    tail(1, 5 * outputs.stages[1]).logits.sum().backward()
+    with pytest.raises(RuntimeError):
+        tail(1, outputs.stages[1][:, :1])
+    for key, buffer in network.named_buffers():
+        assert torch.equal(buffer, before[key]), key
+    network(images(4))
+    tracked = [key for key in before if key.endswith("num_batches_tracked")]
+    assert all(network.get_buffer(key) == before[key] + 1 for key in tracked)
+
+
+@pytest.mark.parametrize("tracks", [True, False])
+def test_statistics_are_kept_only_inside_the_block(tracks: bool) -> None:
+    norm = nn.BatchNorm2d(3, track_running_stats=tracks)
+
+    def fail() -> None:
+        with keeping_statistics(nn.Sequential(norm)):
+            norm(images())
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail()
+    assert norm.track_running_stats == tracks
+    if tracks:
+        assert norm.num_batches_tracked == 0
+        norm(images())
+        assert norm.num_batches_tracked == 1
+
+
+def test_the_tail_compiles() -> None:
+    network = trained("resnet14").train()
+    features = torch.randn(4, 16, 32, 32)
+    torch.compiler.reset()
+    tail = present(network.outputs(images(), frozenset({"tail"})).tail)
+    expected = tail(1, features)
+    before = [buffer.clone() for buffer in network.buffers()]
+    got = torch.compile(tail, backend="eager")(1, features)
+    torch.testing.assert_close(got.logits, expected.logits)
+    assert all(torch.equal(*pair) for pair in zip(network.buffers(), before, strict=True))
 
 
 def test_the_tail_has_gradients_and_knows_its_stages() -> None:
@@ -189,7 +242,7 @@ def test_the_tail_has_gradients_and_knows_its_stages() -> None:
     outputs = everything(network)
     tail = present(outputs.tail)
     features = outputs.stages[2].clone().requires_grad_()
-    tail(2, features).square().sum().backward()
+    tail(2, features).logits.square().sum().backward()
     assert features.grad is not None
     assert features.grad.any()
     for number in (-1, 4):

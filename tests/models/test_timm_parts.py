@@ -120,9 +120,14 @@ def test_parts_fit_together(
         for number, features in outputs.stages.items():
             before = features.clone()
             with torch.no_grad():
-                assert torch.equal(present(outputs.tail)(number, features), outputs.logits)
-                assert not torch.equal(present(outputs.tail)(number, features + 1), outputs.logits)
+                rest = present(outputs.tail)(number, features)
+                other = present(outputs.tail)(number, features + 1)
+            assert torch.equal(rest.logits, outputs.logits)
+            assert not torch.equal(other.logits, outputs.logits)
             assert torch.equal(features, before)
+            assert list(rest.stages) == list(range(number + 1, len(outputs.stages)))
+            for later, found in rest.stages.items():
+                assert torch.equal(found, outputs.stages[later])
 
 
 def test_tokens_lie_on_their_grid() -> None:
@@ -181,6 +186,17 @@ def test_what_a_network_has_not_is_refused_by_name(need: Need) -> None:
     network = trained("vit_tiny_patch16_224", SMALL_VIT, 32)
     with pytest.raises(ValueError, match=f"the network has no {need}; it has classifier, emb"):
         network.outputs(images(32), frozenset({need}))
+
+
+def test_the_tail_leaves_running_statistics_alone() -> None:
+    network = create_model("resnetv2_18", 10, image_size=64, seed=0)
+    network.train()
+    outputs = network.outputs(images(64), network.offers)
+    before = [buffer.clone() for buffer in network.buffers()]
+    rest = present(outputs.tail)(1, outputs.stages[1])
+    torch.testing.assert_close(rest.logits, outputs.logits, rtol=1e-4, atol=1e-5)
+    assert before
+    assert all(torch.equal(*pair) for pair in zip(network.buffers(), before, strict=True))
 
 
 def test_a_tail_starts_after_a_stage() -> None:

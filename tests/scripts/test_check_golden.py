@@ -64,17 +64,17 @@ def core(*ids: str) -> list[dict[str, Any]]:
 
 def test_as_a_command() -> None:
     run = subprocess.run([sys.executable, SCRIPT, CORE], capture_output=True, text=True)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "20 passed, 0 failed, 0 skipped\n", "")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "84 passed, 0 failed, 0 skipped\n", "")
 
 
 def test_other_methods_and_variants_are_skipped_and_listed(check: Check) -> None:
     (case,) = core("kd/T=4")
-    unknown = {**case, "method": "nkd"}
+    unknown = {**case, "method": "newkd"}
     variant = {**core("rsd/logits_kappa=0.1")[0], "variant": "stages 3"}
     code, out, _ = check({"cases": [case, unknown, unknown, variant]})
-    assert code == 0
+    assert code == 1
     assert out == [
-        "skipped, not in the table: nkd (2), rsd stages 3",
+        "skipped, not in the table: newkd (2), rsd stages 3",
         "1 passed, 0 failed, 3 skipped",
     ]
 

@@ -11,13 +11,15 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 import kdscale
 from kdscale.data import ArraySplit, Icons100Spec, TaskData, load_data
-from kdscale.losses import METHODS
+from kdscale.losses import METHODS, PairShapes
 from kdscale.models import Network, create_model
-from kdscale.search import designed_configuration, load_study
+from kdscale.records import Value
+from kdscale.search import Study, designed_configuration, load_study
 from kdscale.search._designs import DESIGNS
 from kdscale.search._schema import study_schema
 from kdscale.training import Cohort, Group, Member, RecipeSpec, train_cohort
@@ -28,7 +30,7 @@ SHIPPED = sorted(FOLDER.glob("*/*.yaml"))
 NAMES = [str(path.relative_to(FOLDER)) for path in SHIPPED]
 BROKEN = sorted((Path(__file__).parent / "broken").glob("*.yaml"))
 
-BATCH_SIZE = 8
+BATCH_SIZE = 16
 """Of the stand-in, which has one batch of 32 x 32 pixels."""
 
 SMALLER_ARGS = {"swin_tiny_patch4_window7_224": {"img_size": 32}}
@@ -116,6 +118,10 @@ def test_the_readme_lists_every_study() -> None:
     assert sorted(listed) == sorted(NAMES)
 
 
+def _middle(study: Study) -> dict[str, Value]:
+    return {axis.name: axis.draw(0.5) for axis in study.axes}
+
+
 @cache
 def stand_in() -> TaskData:
     whole = load_data(Icons100Spec(train_images=100))
@@ -137,8 +143,7 @@ def random_teacher(model: str) -> Network:
 @pytest.mark.parametrize("path", SHIPPED, ids=NAMES)
 def test_shipped_studies_train(path: Path, tmp_path: Path) -> None:
     study = load_study(path)
-    middle = {axis.name: axis.draw(0.5) for axis in study.axes}
-    resolved = study.resolve(study.baseline or middle)
+    resolved = study.resolve(study.baseline or _middle(study))
     recipe = RecipeSpec.model_validate(resolved.recipe.model_dump() | {"batch_size": BATCH_SIZE})
     member = Member(
         "it", resolved.ce_weight, resolved.terms, recipe, tmp_path, resolved.ce_start_epoch
@@ -150,6 +155,20 @@ def test_shipped_studies_train(path: Path, tmp_path: Path) -> None:
     [row] = last.rows
     assert all(math.isfinite(value) for value in row.values())
     assert all(row[f"train_{term.name}"] != 0 for term in resolved.terms)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=NAMES)
+def test_shipped_studies_fit_their_own_networks(path: Path) -> None:
+    study = load_study(path)
+    size = study.task.data.image_size
+    models = study.task.student, study.task.teacher
+    student, teacher = (
+        create_model(spec.model, 100, image_size=size, args=spec.args, seed=0) for spec in models
+    )
+    labels = torch.arange(100).repeat(10)
+    shapes = PairShapes(student.shapes, teacher.shapes, study.task.recipe.batch_size, labels)
+    for term in study.resolve(study.baseline or _middle(study)).terms:
+        assert not METHODS[term.method].refusal(shapes, dict(term.hyperparameters))
 
 
 def test_ldrld_table_11_has_the_papers_cells() -> None:

@@ -43,7 +43,8 @@ def test_a_method_is_shown_with_every_hyperparameter(method: Method) -> None:
     lines = text(method_view(method), 400).splitlines()
     for one in (*method.hyperparameters, *common_hyperparameters(method)):
         line = next(line for line in lines if line.split()[:1] == [one.name])
-        assert str(one.default) in line
+        default = one.default
+        assert (f"{default:g}" if isinstance(default, float) else str(default)) in line
         assert one.help in line
         assert all(choice in line for choice in one.choices)
         assert ("papers search" in line) == (one.search is not None)
