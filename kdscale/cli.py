@@ -218,11 +218,8 @@ def convert_weights_command(
     """Say loss weights of another code base as a kdscale objective with equal gradient."""
     from kdscale.losses import convert_weights
 
-    console.print(
-        convert_weights(source, " ".join(text), classes=classes, dims=dims).to_yaml(),
-        end="",
-        markup=False,
-    )
+    converted = convert_weights(source, " ".join(text), classes=classes, dims=dims)
+    console.print(converted.to_yaml(), end="", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -73,10 +73,13 @@ class FinalScores:
     Attributes:
         label: ``teacher``, ``undistilled student`` or ``distilled student``.
         accuracies: Seed -> top-1 accuracy in percent. A teacher has one entry with seed -1.
+        parameters: Parameters of one such network, 0 if there is none: a method may have given
+            the student another end (SimKD).
     """
 
     label: str
     accuracies: Mapping[int, float]
+    parameters: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 
 from kdscale.analysis._summary import DISTILLED, TEACHER, UNDISTILLED, best_configuration
 from kdscale.data import load_data, load_test
-from kdscale.models import Network
+from kdscale.models import Network, count_parameters
 from kdscale.records import FinalEvaluation, FinalScores, StudyRecord, TrialRecord
 from kdscale.training import TaskSpec, evaluate, load_network
 
@@ -48,18 +48,17 @@ def final_evaluation(study: StudyRecord, task: TaskSpec, teacher: Path) -> Final
     test = load_test(task.data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def accuracies(files: Mapping[int, Path]) -> dict[int, float]:
+    def scored(label: str, files: Mapping[int, Path]) -> FinalScores:
         networks: list[Network] = [
             load_network(path, data.num_classes, data.image_size).to(device)
             for path in files.values()
         ]
         scores = evaluate(networks, test, data)
-        return {seed: score.accuracy for seed, score in zip(files, scores, strict=True)}
+        accuracies = {seed: score.accuracy for seed, score in zip(files, scores, strict=True)}
+        return FinalScores(label, accuracies, count_parameters(networks[0]) if networks else 0)
 
-    scores = [FinalScores(TEACHER, accuracies({TEACHER_SEED: teacher}))]
-    scores += [
-        FinalScores(label, accuracies(students[label])) for label in (UNDISTILLED, DISTILLED)
-    ]
+    scores = [scored(TEACHER, {TEACHER_SEED: teacher})]
+    scores += [scored(label, students[label]) for label in (UNDISTILLED, DISTILLED)]
     return FinalEvaluation(
         configuration=best.number,
         scores=tuple(scores),

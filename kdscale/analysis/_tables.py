@@ -23,7 +23,7 @@ from kdscale.analysis._summary import (
     seed_values,
     summarise,
 )
-from kdscale.records import FinalEvaluation, StudyRecord, TrialRecord, Value
+from kdscale.records import FinalEvaluation, FinalScores, StudyRecord, TrialRecord, Value
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def number_cell(value: float | None, text: str) -> Cell:
 def final_table(final: FinalEvaluation) -> Table:
     """Returns teacher, undistilled and distilled student on the test set, side by side."""
     metric = MetricFormat("test_accuracy")
-    by_label = {scores.label: scores.accuracies for scores in final.scores}
+    by_label = {scores.label: scores for scores in final.scores}
     names = {DISTILLED: f"{DISTILLED}, {configuration_name(final.configuration)}"}
     rows = [
-        _final_row(names.get(label, label), tuple(by_label[label].values()), metric)
+        _final_row(names.get(label, label), by_label[label], metric)
         for label in (TEACHER, UNDISTILLED, DISTILLED)
-        if by_label.get(label)
+        if label in by_label and by_label[label].accuracies
     ]
     difference = final_difference(final)
     if difference is not None:
@@ -96,6 +96,7 @@ def final_table(final: FinalEvaluation) -> Table:
         rows.append(
             (
                 Cell("distilled − undistilled, paired by seed", style="difference"),
+                Cell(NOTHING),
                 Cell(metric.signed(known.mean), known.mean),
                 Cell(metric.signed_interval(known)),
                 Cell(str(known.n), known.n),
@@ -104,6 +105,7 @@ def final_table(final: FinalEvaluation) -> Table:
         )
     columns = (
         Column("network"),
+        Column("parameters", numeric=True),
         Column("test accuracy, %", numeric=True),
         Column("95% interval", numeric=True),
         Column("n", numeric=True),
@@ -215,9 +217,10 @@ def to_markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _final_row(label: str, values: tuple[float, ...], metric: MetricFormat) -> tuple[Cell, ...]:
-    known = estimate(values)
-    return (Cell(label), *_estimate_cells(known, values, metric))
+def _final_row(label: str, scores: FinalScores, metric: MetricFormat) -> tuple[Cell, ...]:
+    values = tuple(scores.accuracies.values())
+    count = number_cell(scores.parameters or None, f"{scores.parameters:,}")
+    return (Cell(label), count, *_estimate_cells(estimate(values), values, metric))
 
 
 def _configuration_row(

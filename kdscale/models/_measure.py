@@ -5,12 +5,23 @@ from __future__ import annotations
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdscale.models._linear_layer import linear_layer
 from kdscale.models._network import Network, dummy_images, evaluating
+from kdscale.models._simkd import SimKD
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Returns the number of parameters, shared ones counted once, buffers not."""
-    return sum(parameter.numel() for parameter in network.parameters())
+    """Returns the number of parameters, shared ones counted once, buffers not.
+
+    Of a `SimKD` student: with the teacher's classifier, without the one that it replaces.
+    """
+    count = sum(parameter.numel() for parameter in network.parameters())
+    if isinstance(network, SimKD):
+        count += network.weight.numel() + network.bias.numel()
+        if network.body.shapes.linear:
+            replaced = linear_layer(network.body).parameters()
+            count -= sum(parameter.numel() for parameter in replaced)
+    return count
 
 
 def multiply_accumulates(network: Network, image_size: int) -> int:

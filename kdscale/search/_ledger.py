@@ -397,7 +397,11 @@ def _final(text: str | None) -> FinalEvaluation | None:
         return None
     saved = json.loads(text)
     scores = tuple(
-        FinalScores(s["label"], {int(seed): value for seed, value in s["accuracies"].items()})
+        FinalScores(
+            s["label"],
+            {int(seed): value for seed, value in s["accuracies"].items()},
+            s.get("parameters", 0),
+        )
         for s in saved.pop("scores")
     )
     return FinalEvaluation(scores=scores, **saved)

@@ -53,11 +53,12 @@ def test_final_table_sets_the_three_side_by_side() -> None:
     final = usual().final
     assert final is not None
     rows = [[cell.text for cell in row] for row in final_table(final).rows]
-    assert rows[0][:4] == ["teacher", "81.50", "–", "1"]
-    assert rows[1][:4] == ["undistilled student", "68.50", "62.15 to 74.85", "2"]
+    assert rows[0][:5] == ["teacher", "84,000", "81.50", "–", "1"]
+    assert rows[1][:5] == ["undistilled student", "23,000", "68.50", "62.15 to 74.85", "2"]
     assert rows[2][0] == "distilled student, c001"
     assert rows[3] == [
         "distilled − undistilled, paired by seed",
+        "–",
         "+2.95",
         "+2.31 to +3.59",
         "2",

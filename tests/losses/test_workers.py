@@ -80,11 +80,11 @@ def step(name: str, rows: slice, *, per_worker: bool, alone: bool) -> Result:
     Args:
         name: The method.
         rows: This worker's images.
-        per_worker: The term sees them alone, and is built for so many.
+        per_worker: The term sees them alone, and the objective builds it for so many.
         alone: There is no other process.
     """
     method = METHODS[name]
-    shapes = shapes_for(method, LOCAL if per_worker else BATCH_SIZE)
+    shapes = shapes_for(method, LOCAL if per_worker and alone else BATCH_SIZE)
     hyperparameters = hyperparameters_for(method, **COUPLING.get(name, {}))
     assert method.refusal(shapes, hyperparameters) == ""
     config = TermConfig("it", name, 1.0, hyperparameters, per_worker=per_worker)

@@ -12,7 +12,9 @@ from kdscale.models import (
     create_model,
     multiply_accumulates,
     refuse_channels_last,
+    wrap_student,
 )
+from kdscale.models._simkd import SimKD
 
 
 def test_shared_parameters_count_once_and_buffers_not() -> None:
@@ -66,3 +68,13 @@ def test_channels_last_is_refused_only_where_it_breaks() -> None:
 def test_the_zoo_at_its_own_widths_takes_channels_last() -> None:
     for name in ("resnet8", "resnet8x4", "wrn_16_1", "mobilenetv2", "shufflenetv1"):
         assert refuse_channels_last(create_model(name, 5, seed=0)) == ""
+
+
+def test_a_student_with_the_teachers_classifier_counts_that_one() -> None:
+    student = create_model("resnet8", 10, args={"width": 4}, seed=0)
+    teacher = create_model("resnet8", 10, args={"width": 8}, seed=1)
+    before = count_parameters(student)
+    wrapped = wrap_student("simkd", student, teacher, {"factor": 2}, seed=0)
+    assert isinstance(wrapped, SimKD)
+    projector = sum(parameter.numel() for parameter in wrapped.projector.parameters())
+    assert count_parameters(wrapped) == before - (16 + 1) * 10 + projector + (32 + 1) * 10

@@ -227,7 +227,7 @@ def test_the_final_evaluation_comes_back_as_it_went(ledger: Ledger, study: Study
     final = FinalEvaluation(
         configuration=3,
         scores=(
-            FinalScores("teacher", {-1: 71.25}),
+            FinalScores("teacher", {-1: 71.25}, 84),
             FinalScores("distilled student", {0: 69.1, 1: 1 / 3}),
         ),
         reads=2,
