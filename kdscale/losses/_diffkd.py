@@ -37,7 +37,7 @@ class _DiffKDTerm(nn.Module):
         self.features = str(hyperparameters["features"])
         self.temperature = float(hyperparameters["temperature"])
         self.numbers = len(shapes.student.stages) - 1, len(shapes.teacher.stages) - 1
-        steps = int(hyperparameters["steps"])
+        steps = int(hyperparameters["ddim_steps"])
         self.parts = nn.ModuleDict()
         self.sizes: dict[str, tuple[int, int, int, int]] = {}
         if self.features != NONE:
@@ -153,7 +153,7 @@ DIFFKD = Method(
             "channels of the autoencoder's code of the teacher's map; 0 for no autoencoder",
             low=0,
         ),
-        Hyperparameter("steps", 5, "DDIM steps, of twice as many", low=1, high=500),
+        Hyperparameter("ddim_steps", 5, "DDIM steps, of twice as many", low=1, high=500),
         Hyperparameter(
             "temperature",
             1.0,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdscale.errors import UserError, did_you_mean
 from kdscale.losses._batch import Batch
 from kdscale.losses._gather import gather_outputs, gather_rows, worker_count
-from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
+from kdscale.losses._method import NUMBERS, Hyperparameter, Method, Needs, PairShapes, Term
 from kdscale.losses._numerics import widen
 from kdscale.losses._registry import METHODS
 from kdscale.losses._schedule import Schedule
@@ -54,13 +54,20 @@ def common_hyperparameters(method: Method) -> tuple[Hyperparameter, ...]:
         Hyperparameter(
             "schedule",
             "constant",
-            "how the weight goes from the first epoch to the last: not, along a line or a cosine",
-            choices=("constant", "linear", "cosine"),
+            "how the weight changes: not; along a line or a cosine to final_factor; by steps",
+            choices=("constant", "linear", "cosine", "steps"),
         ),
         Hyperparameter("final_factor", 0.0, "factor on the weight at the last epoch", low=0),
         Hyperparameter("warmup_epochs", 0, "epoch e of so many multiplies by e / w too", low=0),
         Hyperparameter("start_epoch", 1, "first epoch with this method, from 1", low=1),
         Hyperparameter("stop_epoch", 0, "last epoch with this method; 0: the last of all", low=0),
+        Hyperparameter(
+            "steps",
+            "1 1",
+            "epochs and the factors from these on, for schedule: steps",
+            pattern=NUMBERS,
+            pattern_help='epochs and factors in turn, as in "1 0.1 20 1"',
+        ),
     )
     if not method.couples_batch:
         return found
@@ -255,8 +262,9 @@ def _build_term(config: TermConfig, shapes: PairShapes, seed: int) -> _BuiltTerm
     method = METHODS[config.method]
     weight = method.weight if config.weight is None else config.weight
     _require_weight(f"{label}: weight", weight)
-    if rule := config.schedule.broken_rule():
-        raise UserError(f"{label}: stop_epoch {rule}, but got {config.schedule.stop_epoch}")
+    if broken := config.schedule.broken_rule():
+        field, rule = broken
+        raise UserError(f"{label}: {field} {rule}, but got {getattr(config.schedule, field)}")
     hyperparameters = method.complete(config.hyperparameters)
     if reason := method.refusal(shapes, hyperparameters):
         raise UserError(f"{label}: {reason}")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-ScheduleKind = Literal["constant", "linear", "cosine"]
+ScheduleKind = Literal["constant", "linear", "cosine", "steps"]
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,14 @@ class Schedule:
     """The factor on a term's weight, a function of the epoch alone.
 
     Attributes:
-        kind: From 1 at the first epoch to ``final_factor`` at the last: at once none of the way
-            (constant), along a line, or along half a cosine.
-        final_factor: The factor at the last epoch, >= 0; without effect if constant.
+        kind: ``constant`` stays at 1; ``linear`` and ``cosine`` go from 1 at the first epoch to
+            ``final_factor`` at the last; ``steps`` takes its factors from ``steps``.
+        final_factor: The factor at the last epoch of linear and cosine, >= 0.
         warmup_epochs: Epoch e of the first w multiplies by e / w as well, as in mdistiller.
         start_epoch: The first epoch with this term, from 1; the warm-up counts from it.
         stop_epoch: The last epoch with this term; 0 for the last of all.
+        steps: Epochs and the factors from these on, as in "1 0.1 10 1": 0.1 from the first epoch
+            and 1 from the tenth on; 0 before the first.
     """
 
     kind: ScheduleKind = "constant"
@@ -27,12 +29,18 @@ class Schedule:
     warmup_epochs: int = 0
     start_epoch: int = 1
     stop_epoch: int = 0
+    steps: str = "1 1"
 
-    def broken_rule(self) -> str:
-        """Returns the rule that ``stop_epoch`` breaks, or an empty string."""
+    def broken_rule(self) -> tuple[str, str] | None:
+        """Returns the field that does not fit the others and the rule that it breaks, or None."""
         if self.stop_epoch and self.stop_epoch < self.start_epoch:
-            return f"must be >= start_epoch ({self.start_epoch}), or 0"
-        return ""
+            return "stop_epoch", f"must be >= start_epoch ({self.start_epoch}), or 0"
+        numbers = [float(number) for number in self.steps.split()]
+        epochs, factors = numbers[::2], numbers[1::2]
+        ascending = epochs == sorted(set(epochs)) and all(epoch == int(epoch) for epoch in epochs)
+        if len(epochs) != len(factors) or not ascending or min(numbers) < 0:
+            return "steps", "must be pairs of ascending whole epochs and factors >= 0"
+        return None
 
     def factor(self, epoch: int, epochs: int) -> float:
         """Returns the factor for an epoch, 0 outside the term's epochs.
@@ -48,6 +56,10 @@ class Schedule:
         warm = min((since + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
         if self.kind == "constant":
             return warm
+        if self.kind == "steps":
+            numbers = [float(number) for number in self.steps.split()]
+            passed = [f for e, f in zip(numbers[::2], numbers[1::2], strict=True) if e <= epoch]
+            return warm * (passed[-1] if passed else 0.0)
         progress = since / max(last - self.start_epoch, 1)
         if self.kind == "cosine":
             progress = 0.5 * (1.0 - math.cos(math.pi * progress))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
+from kdscale.records import Value
 from kdscale.search import Check, Study
 
 _MILLION = 1e6
@@ -23,10 +24,7 @@ def plan_view(study: Study, check: Check) -> Table:
         f"{check.validation_images:,} validation images (the test set is left for the report)",
         "teacher": _network(check.teacher.name, check.teacher.parameters, check.teacher.macs),
         "student": _network(check.student.name, check.student.parameters, check.student.macs),
-        "objective": " + ".join(
-            [f"{study.objective.ce_weight:g} × cross-entropy"]
-            + [f"{m.values['weight']:g} × {m.label}" for m in study.objective.methods]
-        ),
+        "objective": _objective(study),
         "searched": ", ".join(axis.name for axis in study.axes) or "nothing: all is fixed",
         "search": f"{study.search.method}, {study.configurations} configurations × {len(seeds)} "
         f"seeds = {study.trials} trials"
@@ -48,6 +46,19 @@ def plan_view(study: Study, check: Check) -> Table:
 
 def _network(name: str, parameters: int, macs: int) -> str:
     return f"{name}: {parameters:,} parameters, {macs / _MILLION:,.1f} M multiply-accumulates"
+
+
+def _objective(study: Study) -> str:
+    searched = {axis.target.name for axis in study.axes}
+
+    def weighted(name: str, weight: Value, label: str) -> str:
+        return f"{'searched' if name in searched else f'{weight:g}'} × {label}"
+
+    methods = study.objective.methods
+    return " + ".join(
+        [weighted("ce_weight", study.objective.ce_weight, "cross-entropy")]
+        + [weighted(f"{m.label}.weight", m.values["weight"], m.label) for m in methods]
+    )
 
 
 def _epochs(study: Study, check: Check) -> str:

@@ -248,8 +248,9 @@ class MethodSpec(Spec):
 
     @model_validator(mode="after")
     def _epochs_are_in_order(self) -> Self:
-        if rule := _schedule(self.values).broken_rule():
-            raise rule_error(rule, at=("stop_epoch",))
+        if broken := _schedule(self.values).broken_rule():
+            field, rule = broken
+            raise rule_error(rule, at=(field,))
         return self
 
     @property
@@ -294,6 +295,7 @@ def _schedule(values: Mapping[str, Value]) -> Schedule:
         int(values["warmup_epochs"]),
         int(values["start_epoch"]),
         int(values["stop_epoch"]),
+        str(values["steps"]),
     )
 
 

@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdscale.losses import METHODS, Batch, Method, Objective, TermConfig
+from kdscale.losses import (
+    METHODS,
+    Batch,
+    Method,
+    Objective,
+    TermConfig,
+    common_hyperparameters,
+)
 from kdscale.outputs import Outputs
 
 from .pairs import CNN, Trial, hyperparameters_for, parts_of, shapes_for, trial_of, with_parts
@@ -199,7 +206,8 @@ def test_hyperparameters_have_sound_defaults(name: str) -> None:
     for hyperparameter in method.hyperparameters:
         assert hyperparameter.broken_rule(hyperparameter.default) == ""
         assert hyperparameter.help
-    assert len({one.name for one in method.hyperparameters}) == len(method.hyperparameters)
+    names = [one.name for one in (*method.hyperparameters, *common_hyperparameters(method))]
+    assert len(set(names)) == len(names)
 
 
 @each_method

