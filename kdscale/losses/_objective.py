@@ -280,7 +280,7 @@ def _build_term(config: TermConfig, shapes: PairShapes, seed: int) -> _BuiltTerm
         method.couples_batch and not config.per_worker,
         method.needs(shapes, hyperparameters),
         int.from_bytes(digest[8:15], "little"),
-        method.skips or config.schedule.start_epoch > 1 or config.schedule.stop_epoch > 0,
+        method.skips or config.schedule.pauses,
         term,
     )
 

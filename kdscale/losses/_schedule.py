@@ -42,6 +42,16 @@ class Schedule:
             return "steps", "must be pairs of ascending whole epochs and factors >= 0"
         return None
 
+    @property
+    def pauses(self) -> bool:
+        """Whether the factor may be 0 in an epoch."""
+        if self.start_epoch > 1 or self.stop_epoch > 0:
+            return True
+        if self.kind == "steps":
+            numbers = [float(number) for number in self.steps.split()]
+            return numbers[0] > 1 or 0 in numbers[1::2]
+        return self.kind in ("linear", "cosine") and self.final_factor == 0
+
     def factor(self, epoch: int, epochs: int) -> float:
         """Returns the factor for an epoch, 0 outside the term's epochs.
 

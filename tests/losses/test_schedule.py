@@ -40,6 +40,26 @@ def test_outside_its_epochs_a_term_has_no_weight() -> None:
     assert got == pytest.approx([0, 0, 0.5, 2 / 3, 1 / 3, 0, 0, 0, 0, 0, 0])
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Schedule(),
+        Schedule(start_epoch=2),
+        Schedule(stop_epoch=10),
+        Schedule(warmup_epochs=5),
+        Schedule("linear"),
+        Schedule("linear", final_factor=0.1),
+        Schedule("cosine"),
+        Schedule("cosine", final_factor=2.0),
+        Schedule("steps", steps="2 1"),
+        Schedule("steps", steps="1 1 4 0 6 1"),
+        Schedule("steps", steps="1 1 4 0.5"),
+    ],
+)
+def test_it_says_whether_a_term_may_pause(schedule: Schedule) -> None:
+    assert schedule.pauses == (0 in factors(schedule))
+
+
 def test_one_epoch_alone() -> None:
     assert Schedule("cosine", start_epoch=4, stop_epoch=4).factor(4, EPOCHS) == 1.0
 
