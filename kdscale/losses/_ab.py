@@ -19,12 +19,11 @@ from kdscale.losses._connectors import (
     needs_preactivations,
     refuse_preactivations,
     refuse_regressor,
-    require_same_map,
     sum_of_squares,
     total,
 )
 from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, require_same_maps
 from kdscale.losses._stages import stage_pairs, stages_hyperparameter
 from kdscale.records import Value
 
@@ -59,7 +58,7 @@ def ab(f_s: Tensor, f_t: Tensor, *, margin: float = 1.0) -> Tensor:
         matches grids); the authors' have no bias and suppose equal grids. Afterwards the authors
         train with KD alone (T = 3), RepDistiller with cross-entropy, or with both.
     """
-    require_same_map(f_s, f_t)
+    require_same_maps(f_s, f_t)
     sign = torch.where(f_t > 0, -1.0, 1.0).to(f_s.dtype)
     hinge = torch.addcmul(f_s.new_full((), margin), f_s, sign).relu()
     return sum_of_squares(hinge) * (SCALE / len(f_s))

@@ -8,14 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._connectors import (
-    needs_stages,
-    refuse_unmatched_grids,
-    require_same_grid,
-    total,
-)
+from kdscale.losses._connectors import needs_stages, refuse_unmatched_grids, total
 from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, require_same_grid
 from kdscale.losses._stages import match_height, stage_pairs, stages_hyperparameter
 from kdscale.records import Value
 

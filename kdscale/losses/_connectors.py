@@ -205,23 +205,5 @@ def refuse_one_value(batch_size: int, normalised: Iterable[MapShape]) -> str:
     return ""
 
 
-def require_same_map(f_s: Tensor, f_t: Tensor) -> None:
-    """Raises a ValueError if the two maps are not both ``[B, C, H, W]`` of one shape."""
-    if f_s.ndim != 4 or f_s.shape != f_t.shape:
-        raise ValueError(
-            "student and teacher must both be [B, C, H, W], "
-            f"but got {list(f_s.shape)} and {list(f_t.shape)}"
-        )
-
-
-def require_same_grid(f_s: Tensor, f_t: Tensor) -> None:
-    """Raises a ValueError if two maps differ in batch, height or width; channels may differ."""
-    if f_s.ndim != 4 or f_s.shape[:1] + f_s.shape[2:] != f_t.shape[:1] + f_t.shape[2:]:
-        raise ValueError(
-            "student and teacher maps must have one batch and grid, "
-            f"but got {list(f_s.shape)} and {list(f_t.shape)}"
-        )
-
-
 def _grid(grid: Sequence[int]) -> str:
     return "x".join(str(side) for side in grid)

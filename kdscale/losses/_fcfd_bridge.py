@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, require_same_maps
 
 SLOPE = 0.1
 
@@ -30,11 +30,7 @@ def fcfd_appearance(f_s: Tensor, f_t: Tensor, *, last: bool) -> Tensor:
         Liu et al.: Function-Consistent Feature Distillation, ICLR 2023, arXiv 2304.11832; official
         code LiuDongyang6/FCFD ``classification/cifar/main.py``, ``classification/models/meta.py``.
     """
-    if f_s.ndim != 4 or f_s.shape != f_t.shape:
-        raise ValueError(
-            "student and teacher must both be [B, C, H, W], "
-            f"but got {list(f_s.shape)} and {list(f_t.shape)}"
-        )
+    require_same_maps(f_s, f_t)
     loss = F.mse_loss(f_s, f_t)
     if not last:
         return loss

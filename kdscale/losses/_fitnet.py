@@ -17,10 +17,9 @@ from kdscale.losses._connectors import (
     compared_shapes,
     needs_stages,
     refuse_regressor,
-    require_same_map,
 )
 from kdscale.losses._method import Method, PairShapes, Term
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, require_same_maps
 from kdscale.losses._stages import stage_pairs, stages_hyperparameter
 from kdscale.records import Value
 
@@ -45,7 +44,7 @@ def fitnet(f_s: Tensor, f_t: Tensor) -> Tensor:
         both code bases add the hint to the cross-entropy in one stage with weight 100, followed
         here because the published tables come from them. (RSD's fork hides another factor of 0.1.)
     """
-    require_same_map(f_s, f_t)
+    require_same_maps(f_s, f_t)
     return F.mse_loss(f_s, f_t)
 
 

@@ -14,11 +14,10 @@ from kdscale.losses._connectors import (
     compared_shapes,
     needs_stages,
     refuse_unequal_grids,
-    require_same_map,
     total,
 )
 from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, require_same_maps
 from kdscale.losses._stages import stage_pairs, stages_hyperparameter
 from kdscale.records import Value
 
@@ -46,7 +45,7 @@ def mgd(generated: Tensor, f_t: Tensor) -> Tensor:
         channels, the default here. The published weights are for a sum over the map, so a weight
         found on one size of map does not carry over to another.
     """
-    require_same_map(generated, f_t)
+    require_same_maps(generated, f_t)
     return F.mse_loss(generated, f_t, reduction="sum") / len(f_t)
 
 

@@ -60,6 +60,25 @@ def require_same_shape(student: Tensor, teacher: Tensor, axes: str) -> None:
         )
 
 
+def require_same_maps(student: Tensor, teacher: Tensor) -> None:
+    """Raises a ValueError if the two maps are not both ``[B, C, H, W]`` of one shape."""
+    if student.ndim != 4 or student.shape != teacher.shape:
+        raise ValueError(
+            "student and teacher must both be [B, C, H, W], "
+            f"but got {list(student.shape)} and {list(teacher.shape)}"
+        )
+
+
+def require_same_grid(student: Tensor, teacher: Tensor) -> None:
+    """Raises a ValueError if two maps differ in batch, height or width; channels may differ."""
+    grids = [(*x.shape[:1], *x.shape[2:]) for x in (student, teacher)]
+    if student.ndim != 4 or teacher.ndim != 4 or grids[0] != grids[1]:
+        raise ValueError(
+            "student and teacher maps must have one batch and grid, "
+            f"but got {list(student.shape)} and {list(teacher.shape)}"
+        )
+
+
 def mean_kl(z_s: Tensor, z_t: Tensor) -> Tensor:
     """Returns mean_b KL(softmax(z_t) ‖ softmax(z_s)), a scalar: sum over classes, mean over B.
 

@@ -19,12 +19,11 @@ from kdscale.losses._connectors import (
     needs_preactivations,
     refuse_one_value,
     refuse_preactivations,
-    require_same_map,
     sum_of_squares,
     total,
 )
 from kdscale.losses._method import Method, PairShapes, Term
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, require_same_maps
 from kdscale.losses._stages import refuse_stages, stage_pairs, stages_hyperparameter
 from kdscale.records import Value
 
@@ -83,7 +82,7 @@ def ofd(f_s: Tensor, f_t: Tensor, margin: Tensor) -> Tensor:
         mdistiller and kdscale do not. Unequal grids, which the authors' code cannot take: the
         teacher's map is pooled to the student's grid, as in mdistiller.
     """
-    require_same_map(f_s, f_t)
+    require_same_maps(f_s, f_t)
     target = torch.maximum(f_t, margin.view(1, -1, 1, 1))
     difference = f_s - target
     counted = difference * ((difference > 0) | (target > 0))

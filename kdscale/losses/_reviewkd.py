@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, require_same_maps
 from kdscale.losses._stages import refuse_stages, stage_pairs, stages_hyperparameter
 from kdscale.outputs import Need, Outputs, preactivation, present, stage
 from kdscale.records import Value
@@ -49,11 +49,7 @@ def hcl(f_s: Tensor, f_t: Tensor) -> Tensor:
         mdistiller ``distillers/ReviewKD.py``. Pooling is linear, so the difference is pooled
         instead of both maps.
     """
-    if f_s.ndim != 4 or f_s.shape != f_t.shape:
-        raise ValueError(
-            "student and teacher must both be [B, C, H, W], "
-            f"but got {list(f_s.shape)} and {list(f_t.shape)}"
-        )
+    require_same_maps(f_s, f_t)
     height, width = f_s.shape[2:]
     pooled = difference = f_s - f_t
     total, weights, weight = difference.square().mean(), 1.0, 1.0

@@ -10,15 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._connectors import (
-    compared_shapes,
-    needs_stages,
-    refuse_unmatched_grids,
-    require_same_map,
-    total,
-)
+from kdscale.losses._connectors import compared_shapes, needs_stages, refuse_unmatched_grids, total
 from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, require_same_maps
 from kdscale.losses._stages import match_height, stage_pairs, stages_hyperparameter
 from kdscale.records import Value
 
@@ -51,7 +45,7 @@ def vid(
         the variance stays at its first value; in RepDistiller and here it is trained, with the
         recipe's weight decay as every parameter.
     """
-    require_same_map(prediction, f_t)
+    require_same_maps(prediction, f_t)
     variance = F.softplus(log_scale) + eps
     # The variance is one number a channel, so only the squared error is computed by element.
     error = (prediction - f_t).square().mean(dim=(0, 2, 3))

@@ -10,14 +10,9 @@ from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._method import Method, Needs, PairShapes, Term
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, require_same_maps
 from kdscale.losses._stages import refuse_stages, stage_pairs, stages_hyperparameter
-from kdscale.losses.dense._maps import (
-    channels,
-    refuse_maps,
-    refuse_one_value_a_channel,
-    require_same_maps,
-)
+from kdscale.losses.dense._maps import channels, refuse_maps, refuse_one_value_a_channel
 from kdscale.outputs import present, stage
 from kdscale.records import Value
 

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
-from kdscale.losses._numerics import full_precision, require_same_shape
+from kdscale.losses._numerics import full_precision, require_same_grid, require_same_shape
 from kdscale.losses.dense._maps import (
     channels,
     labels_at,
     pixel_rows,
     refuse_maps,
     refuse_one_value_a_channel,
-    require_same_grid,
     sum_in_parts,
 )
 from kdscale.outputs import present

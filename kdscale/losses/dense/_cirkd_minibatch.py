@@ -9,14 +9,8 @@ from torch import Tensor
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
-from kdscale.losses._numerics import full_precision
-from kdscale.losses.dense._maps import (
-    pixel_rows,
-    refuse_maps,
-    require_same_grid,
-    sum_in_parts,
-    sum_kl,
-)
+from kdscale.losses._numerics import full_precision, require_same_grid
+from kdscale.losses.dense._maps import pixel_rows, refuse_maps, sum_in_parts, sum_kl
 from kdscale.outputs import present
 from kdscale.records import Value
 

@@ -14,14 +14,8 @@ from kdscale.losses._method import (
     PairShapes,
     Term,
 )
-from kdscale.losses._numerics import full_precision
-from kdscale.losses.dense._maps import (
-    channels,
-    refuse_maps,
-    refuse_unequal_logits,
-    require_same_maps,
-    sum_kl,
-)
+from kdscale.losses._numerics import full_precision, require_same_maps
+from kdscale.losses.dense._maps import channels, refuse_maps, refuse_unequal_logits, sum_kl
 from kdscale.outputs import present
 from kdscale.records import Value
 

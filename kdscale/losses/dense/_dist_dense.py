@@ -9,8 +9,8 @@ from torch import Tensor
 from kdscale.losses._batch import Batch
 from kdscale.losses._dist import dist
 from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
-from kdscale.losses._numerics import full_precision
-from kdscale.losses.dense._maps import pixel_rows, refuse_unequal_logits, require_same_maps
+from kdscale.losses._numerics import full_precision, require_same_maps
+from kdscale.losses.dense._maps import pixel_rows, refuse_unequal_logits
 from kdscale.records import Value
 
 

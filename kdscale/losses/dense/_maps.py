@@ -15,33 +15,6 @@ IGNORE = -1
 """The label of a pixel that has none."""
 
 
-def require_same_maps(student: Tensor, teacher: Tensor) -> None:
-    """Raises if the two tensors are not both maps of one shape.
-
-    Raises:
-        ValueError: The shapes differ or are not four-dimensional.
-    """
-    if student.ndim != 4 or student.shape != teacher.shape:
-        raise ValueError(
-            "student and teacher must both be [B, C, h, w], "
-            f"but got {list(student.shape)} and {list(teacher.shape)}"
-        )
-
-
-def require_same_grid(student: Tensor, teacher: Tensor) -> None:
-    """Raises if the two tensors are not maps of one batch on one grid; channels may differ.
-
-    Raises:
-        ValueError: Batch, height or width differ, or the tensors are not four-dimensional.
-    """
-    shapes = [tuple(x.shape) for x in (student, teacher)]
-    if any(len(shape) != 4 for shape in shapes) or len({(s[0], *s[2:]) for s in shapes}) > 1:
-        raise ValueError(
-            "student and teacher must be [B, D, h, w] with one B, h and w, "
-            f"but got {list(shapes[0])} and {list(shapes[1])}"
-        )
-
-
 def pixel_rows(x: Tensor) -> Tensor:
     """Returns the pixels of a map ``[B, C, h, w]`` as rows ``[B * h * w, C]``, image by image."""
     return x.flatten(2).transpose(1, 2).flatten(0, 1)

@@ -9,13 +9,8 @@ from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
-from kdscale.losses._numerics import full_precision
-from kdscale.losses.dense._maps import (
-    mean_cross_entropy,
-    refuse_unequal_logits,
-    require_same_maps,
-    to_label_grid,
-)
+from kdscale.losses._numerics import full_precision, require_same_maps
+from kdscale.losses.dense._maps import mean_cross_entropy, refuse_unequal_logits, to_label_grid
 from kdscale.records import Value
 
 AREA_OFFSET = 1e-5

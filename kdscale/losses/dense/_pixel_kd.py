@@ -8,8 +8,8 @@ from torch import Tensor
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
-from kdscale.losses._numerics import full_precision
-from kdscale.losses.dense._maps import refuse_unequal_logits, require_same_maps, sum_kl
+from kdscale.losses._numerics import full_precision, require_same_maps
+from kdscale.losses.dense._maps import refuse_unequal_logits, sum_kl
 from kdscale.records import Value
 
 

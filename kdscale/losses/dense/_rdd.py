@@ -15,12 +15,11 @@ from torch import Tensor
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, require_same_maps
 from kdscale.losses.dense._maps import (
     IGNORE,
     mean_cross_entropy,
     refuse_unequal_logits,
-    require_same_maps,
     to_label_grid,
 )
 from kdscale.records import Value

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
-from kdscale.losses._numerics import full_precision
-from kdscale.losses.dense._maps import refuse_maps, require_same_grid
+from kdscale.losses._numerics import full_precision, require_same_grid
+from kdscale.losses.dense._maps import refuse_maps
 from kdscale.outputs import present
 from kdscale.records import Value
 

@@ -41,7 +41,7 @@ def test_original_window_follows_the_teacher_and_is_at_least_one_pixel() -> None
     assert skd_pair(f_s, f_t, form="original", scale=1.0) < 1e-15  # one node, cosine 1
     with pytest.raises(ValueError, match='"cirkd" or "original", but got "other"'):
         skd_pair(f_s, f_t, form="other")
-    with pytest.raises(ValueError, match="with one B, h and w"):
+    with pytest.raises(ValueError, match="one batch and grid"):
         skd_pair(f_s, f_t[:, :, :4])
 
 
