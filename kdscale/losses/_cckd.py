@@ -54,10 +54,10 @@ def cckd(
     require_same_batch(e_s, e_t)
     if variant == "paper":
         e_s, e_t = F.normalize(e_s), F.normalize(e_t)
-    difference = _kernel(e_s, gamma, order) - _kernel(e_t, gamma, order)
+    k_s, k_t = _kernel(e_s, gamma, order), _kernel(e_t, gamma, order)
     if variant == "paper":
-        return difference.square().sum() / len(e_s) ** 2
-    distance: Tensor = torch.linalg.vector_norm(difference)
+        return F.mse_loss(k_s, k_t)
+    distance: Tensor = torch.linalg.vector_norm(k_s - k_t)
     return distance / len(e_s) ** 2
 
 

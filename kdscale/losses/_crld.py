@@ -17,7 +17,7 @@ from kdscale.losses._method import (
     Term,
     refuse_unequal_classes,
 )
-from kdscale.losses._numerics import full_precision, require_same_shape
+from kdscale.losses._numerics import full_precision, kl_rows, require_same_shape
 from kdscale.outputs import present
 from kdscale.records import Value
 
@@ -67,17 +67,12 @@ def crld(
     require_same_shape(z_s, z_s2, "[B, C] in both views")
     log_q = F.log_softmax(torch.stack((z_s, z_s2)) / temperature, dim=2)
     log_p = F.log_softmax(torch.stack((z_t, z_t2)) / temperature, dim=2)
-    within = _kl_rows(log_q, log_p).sum(dim=0)
-    cross = _kl_rows(log_q.flip(0), log_p).sum(dim=0)
+    within = kl_rows(log_q, log_p).sum(dim=0)
+    cross = kl_rows(log_q.flip(0), log_p).sum(dim=0)
     sure_w = torch.softmax(z_t, dim=1).amax(dim=1) >= tau_w
     sure_s = torch.softmax(z_t2, dim=1).amax(dim=1) >= tau_s
     both = w_wv * within * sure_w + w_cv * cross * sure_s
     return both.mean() * temperature**2
-
-
-def _kl_rows(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """Returns KL(p ‖ q) over the last axis."""
-    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:

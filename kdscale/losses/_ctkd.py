@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._dkd import dkd
-from kdscale.losses._kd import kd
 from kdscale.losses._method import (
     Hyperparameter,
     Method,
@@ -19,7 +17,7 @@ from kdscale.losses._method import (
     Term,
     refuse_unequal_classes,
 )
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, mean_kl, require_same_shape
 from kdscale.records import Value
 
 
@@ -52,8 +50,10 @@ def ctkd(
         (T = 15.6), in the student's parameter group: same learning rate, momentum and weight
         decay. The paper's temperature of each instance is not in the code, and not here.
     """
+    require_same_shape(z_s, z_t, "[B, C]")
     t = _temperature(theta, t_start, t_end, lambda_)
-    return kd(z_s / t, z_t / t, temperature=1.0) * t.square()
+    scale = t.reciprocal()  # the derivative of a product is less work than that of a quotient
+    return mean_kl(z_s * scale, z_t * scale) * t.square()
 
 
 @full_precision
@@ -90,7 +90,8 @@ def ctkd_dkd(
         for ResNet56 -> ResNet20).
     """
     t = _temperature(theta, t_start, t_end, lambda_)
-    decoupled = dkd(z_s / t, z_t / t, target, alpha=alpha, beta=beta, temperature=1.0)
+    scale = t.reciprocal()
+    decoupled = dkd(z_s * scale, z_t * scale, target, alpha=alpha, beta=beta, temperature=1.0)
     return decoupled * t.square()
 
 
@@ -111,21 +112,9 @@ def reversal_strength(
 
 def _temperature(theta: Tensor, t_start: float, t_end: float, lambda_: float) -> Tensor:
     """Returns T, a scalar with a scaled gradient in theta."""
-    scaled: Tensor = _ScaleGradient.apply(theta, lambda_)
-    return t_start + t_end * torch.sigmoid(scaled.reshape(()))
-
-
-class _ScaleGradient(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a number."""
-
-    @staticmethod
-    def forward(ctx: Any, theta: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return theta.view_as(theta)
-
-    @staticmethod
-    def backward(ctx: Any, of_theta: Tensor) -> tuple[Tensor, None]:
-        return ctx.factor * of_theta, None
+    value = theta.detach()
+    scaled = torch.add(value, theta - value, alpha=lambda_).reshape(())
+    return t_start + t_end * torch.sigmoid(scaled)
 
 
 class _LearntTemperature(nn.Module):

@@ -53,20 +53,18 @@ def dist(z_s: Tensor, z_t: Tensor, *, temperature: float, beta: float, gamma: fl
     require_same_shape(z_s, z_t, "[B, C]")
     p_s = F.softmax(z_s / temperature, dim=1)
     p_t = F.softmax(z_t / temperature, dim=1)
-    inter = 1 - _correlations(p_s, p_t, dim=1).mean()
-    intra = 1 - _correlations(p_s, p_t, dim=0).mean()
+    # A row's mean is 1 / C, and a softmax passes no gradient along it.
+    mean = 1 / z_s.shape[1]
+    inter = 1 - _cosines(p_s - mean, p_t - mean, dim=1).mean()
+    intra = 1 - _cosines(p_s - p_s.mean(dim=0), p_t - p_t.mean(dim=0), dim=0).mean()
     return (beta * inter + gamma * intra) * temperature**2
 
 
-def _correlations(a: Tensor, b: Tensor, dim: int) -> Tensor:
-    """Returns Pearson's correlation of a and b along ``dim``, one for each row or column."""
-    a = a - a.mean(dim=dim, keepdim=True)
-    b = b - b.mean(dim=dim, keepdim=True)
+def _cosines(a: Tensor, b: Tensor, dim: int) -> Tensor:
+    """Returns the cosine of a and b along ``dim``: Pearson's correlation if both are centred."""
     norm = torch.linalg.vector_norm
-    correlations: Tensor = (a * b).sum(dim=dim) / (
-        norm(a, dim=dim) * norm(b, dim=dim) + DENOMINATOR_OFFSET
-    )
-    return correlations
+    norms: Tensor = norm(a, dim=dim) * norm(b, dim=dim)
+    return (a * b).sum(dim=dim) / (norms + DENOMINATOR_OFFSET)
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from kdscale.losses._batch import Batch
@@ -18,6 +17,7 @@ from kdscale.losses._method import (
 from kdscale.losses._numerics import (
     binary_kl,
     full_precision,
+    kl_rows,
     require_same_shape,
     without_classes,
 )
@@ -54,12 +54,8 @@ def dkd(
         log-sum-exps. Official training multiplies the term by min(epoch / 20, 1); not done here.
     """
     require_same_shape(z_s, z_t, "[B, C]")
-    y = target.unsqueeze(1)
-    u_s, log_q_s = _decouple(z_s / temperature, y)
-    u_t, log_q_t = _decouple(z_t / temperature, y)
-    tckd = binary_kl(u_s, u_t).mean()
-    nckd = F.kl_div(log_q_s, log_q_t, reduction="batchmean", log_target=True)
-    return (alpha * tckd + beta * nckd) * temperature**2
+    rows = dkd_rows(z_s, z_t, target, alpha=alpha, beta=beta, temperature=temperature)
+    return rows.mean()
 
 
 def dkd_rows(
@@ -79,8 +75,7 @@ def dkd_rows(
     u_s, log_q_s = _decouple(z_s / temperature, y)
     u_t, log_q_t = _decouple(z_t / temperature, y)
     tckd = binary_kl(u_s, u_t).squeeze(1)
-    nckd = F.kl_div(log_q_s, log_q_t, reduction="none", log_target=True).sum(dim=1)
-    return (alpha * tckd + beta * nckd) * temperature**2
+    return (alpha * tckd + beta * kl_rows(log_q_s, log_q_t)) * temperature**2
 
 
 def _decouple(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from kdscale.losses._method import (
     Term,
     refuse_unequal_classes,
 )
-from kdscale.losses._numerics import full_precision, mean_kl, require_same_shape
+from kdscale.losses._numerics import full_precision, kl_rows, mean_kl, require_same_shape
 from kdscale.records import Value
 
 
@@ -53,8 +53,7 @@ def kd_rows(z_s: Tensor, z_t: Tensor, *, temperature: float) -> Tensor:
     """
     log_q = F.log_softmax(z_s / temperature, dim=1)
     log_p = F.log_softmax(z_t / temperature, dim=1)
-    rows = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
-    return rows * temperature**2
+    return kl_rows(log_q, log_p) * temperature**2
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:

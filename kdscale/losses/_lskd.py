@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._dkd import dkd
-from kdscale.losses._kd import kd
 from kdscale.losses._method import (
     Hyperparameter,
     Method,
@@ -20,7 +19,7 @@ from kdscale.losses._method import (
     refuse_unequal_classes,
 )
 from kdscale.losses._mlld import mlld_batch, mlld_class, mlld_instance
-from kdscale.losses._numerics import full_precision
+from kdscale.losses._numerics import full_precision, mean_kl, require_same_shape
 from kdscale.outputs import present
 from kdscale.records import Value
 
@@ -45,8 +44,13 @@ def standardise_logits(z: Tensor) -> Tensor:
     Source:
         As `lskd_kd`: ``normalize`` in each of its distillers.
     """
+    return _standardise(z, 1.0)
+
+
+def _standardise(z: Tensor, temperature: float) -> Tensor:
+    """Returns N(z) / T."""
     std, mean = torch.std_mean(z, dim=1, keepdim=True)
-    return (z - mean) / (STD_OFFSET + std)
+    return (z - mean) / ((STD_OFFSET + std) * temperature)
 
 
 @full_precision
@@ -71,7 +75,9 @@ def lskd_kd(z_s: Tensor, z_t: Tensor, *, temperature: float) -> Tensor:
         of each pair are in the names of its log files. The same repository standardises CTKD's
         logits too, which is not offered here.
     """
-    return kd(standardise_logits(z_s), standardise_logits(z_t), temperature=temperature)
+    require_same_shape(z_s, z_t, "[B, C]")
+    s, t = _standardise(z_s, temperature), _standardise(z_t, temperature)
+    return mean_kl(s, t) * temperature**2
 
 
 @full_precision

@@ -19,7 +19,7 @@ from kdscale.losses._method import (
     Term,
     refuse_unequal_classes,
 )
-from kdscale.losses._numerics import full_precision, require_same_shape
+from kdscale.losses._numerics import full_precision, kl_rows, require_same_shape
 from kdscale.outputs import present
 from kdscale.records import Value
 
@@ -159,7 +159,7 @@ class _View:
 
     def instance_rows(self) -> Tensor:
         """Returns T² KL / B of each sample at each temperature, ``[K, B]``."""
-        rows = F.kl_div(self.log_q, self.log_p, reduction="none", log_target=True).sum(dim=2)
+        rows = kl_rows(self.log_q, self.log_p)
         return rows * (self._scale.square().unsqueeze(1) / rows.shape[1])
 
     def batch_rows(self) -> Tensor:

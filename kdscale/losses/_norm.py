@@ -19,8 +19,8 @@ def norm(f_s: Tensor, f_t: Tensor) -> Tensor:
     """Returns N x the mean of (F_s - N copies of F_t)² over all elements, a scalar.
 
     Equal to the sum over the N copies of their mean squared errors: reduction mean over B C_t H W,
-    sum over N. No temperature. Zero if every copy is the teacher's map. The higher map is
-    max-pooled to the lower one's size.
+    sum over N. No temperature. Zero if every copy is the teacher's map. The larger map is
+    max-pooled to the smaller one's size.
 
     Args:
         f_s: The student's expanded map ``[B, N C_t, H_s, W_s]``, copy after copy.
@@ -46,11 +46,8 @@ def norm(f_s: Tensor, f_t: Tensor) -> Tensor:
             "the student's map must hold N times the teacher's channels of the same images, "
             f"but got {list(f_s.shape)} and {list(f_t.shape)}"
         )
-    height_s, height_t = f_s.shape[2], f_t.shape[2]
-    if height_s > height_t:
-        f_s = F.adaptive_max_pool2d(f_s, (height_t, f_t.shape[3]))
-    elif height_t > height_s:
-        f_t = F.adaptive_max_pool2d(f_t, (height_s, f_s.shape[3]))
+    grid = min(f_s.shape[2], f_t.shape[2]), min(f_s.shape[3], f_t.shape[3])
+    f_s, f_t = (f if f.shape[2:] == grid else F.adaptive_max_pool2d(f, grid) for f in (f_s, f_t))
     expanded = f_s.reshape(len(f_t), copies, *f_t.shape[1:])
     return copies * F.mse_loss(expanded, f_t.unsqueeze(1).expand_as(expanded))
 

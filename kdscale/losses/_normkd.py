@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdscale.losses._batch import Batch
+from kdscale.losses._dkd import dkd_rows
 from kdscale.losses._method import (
     Hyperparameter,
     Method,
@@ -15,12 +16,7 @@ from kdscale.losses._method import (
     Term,
     refuse_unequal_classes,
 )
-from kdscale.losses._numerics import (
-    binary_kl,
-    full_precision,
-    require_same_shape,
-    without_classes,
-)
+from kdscale.losses._numerics import full_precision, kl_rows, require_same_shape
 from kdscale.records import Value
 
 SMALLEST_STD = 1e-7
@@ -50,7 +46,7 @@ def normkd(z_s: Tensor, z_t: Tensor, *, temperature: float) -> Tensor:
     """
     require_same_shape(z_s, z_t, "[B, C]")
     tau_s, tau_t = _tau(z_s, temperature), _tau(z_t, temperature)
-    kl = _kl_rows(F.log_softmax(z_s / tau_s, dim=1), F.log_softmax(z_t / tau_t, dim=1))
+    kl = kl_rows(F.log_softmax(z_s / tau_s, dim=1), F.log_softmax(z_t / tau_t, dim=1))
     return (tau_t.squeeze(1).square() * kl).mean()
 
 
@@ -78,31 +74,16 @@ def normkd_dkd(
         As `normkd`; official code ``mdistiller/distillers/NormKD_W_DKD.py``.
     """
     require_same_shape(z_s, z_t, "[B, C]")
-    y = target.unsqueeze(1)
     # No softmax sees the mean, but a log-sum-exp of nearly equal logits is exact without it.
     z_s, z_t = (z - z.mean(dim=1, keepdim=True) for z in (z_s, z_t))
     tau_s, tau_t = _tau(z_s, temperature), _tau(z_t, temperature)
-    u_s, log_q_s = _decouple(z_s / tau_s, y)
-    u_t, log_q_t = _decouple(z_t / tau_t, y)
-    rows = alpha * binary_kl(u_s, u_t).squeeze(1) + beta * _kl_rows(log_q_s, log_q_t)
+    rows = dkd_rows(z_s / tau_s, z_t / tau_t, target, alpha=alpha, beta=beta, temperature=1.0)
     return (tau_t.squeeze(1).square() * rows).mean()
 
 
 def _tau(z: Tensor, temperature: float) -> Tensor:
     """Returns each sample's temperature ``[B, 1]``."""
     return temperature * z.std(dim=1, keepdim=True).clamp_min(SMALLEST_STD)
-
-
-def _kl_rows(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """Returns KL(p ‖ q) of each sample, ``[B]``."""
-    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
-
-
-def _decouple(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns logit(p_y) ``[B, 1]`` and the log-softmax over c ≠ y ``[B, C]``, very low at y."""
-    others = without_classes(z, y)
-    log_sum = others.logsumexp(dim=1, keepdim=True)
-    return z.gather(1, y) - log_sum, others - log_sum
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:

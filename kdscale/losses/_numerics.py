@@ -91,6 +91,11 @@ def mean_kl(z_s: Tensor, z_t: Tensor) -> Tensor:
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
+def kl_rows(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """Returns KL(p ‖ q) summed over the last axis, for log-probabilities of one shape."""
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
+
+
 def binary_kl(u_s: Tensor, u_t: Tensor) -> Tensor:
     """Returns KL(Bernoulli(σ(u_t)) ‖ Bernoulli(σ(u_s))) elementwise.
 

@@ -25,7 +25,7 @@ def cka(x_s: Tensor, x_t: Tensor, *, row_norm: bool = False, centred: bool = Fal
     """Returns tr(K_s K_tᵀ) / (‖K_s‖ ‖K_t‖), a scalar between -1 and 1, where K = X Xᵀ.
 
     One at student = teacher. Without ``row_norm`` it is between 0 and 1, and one positive factor on
-    all of X or a rotation of its columns changes nothing. Where n > d no n x n matrix is made.
+    all of X or a rotation of its columns changes nothing. Where n > 3 d no n x n matrix is made.
 
     Args:
         x_s: Student rows ``[n, d_s]``.
@@ -48,15 +48,17 @@ def cka(x_s: Tensor, x_t: Tensor, *, row_norm: bool = False, centred: bool = Fal
         x_s, x_t = x_s - x_s.mean(dim=0), x_t - x_t.mean(dim=0)
     left_s = F.normalize(x_s, dim=1) if row_norm else x_s
     left_t = F.normalize(x_t, dim=1) if row_norm else x_t
-    if len(x_s) <= min(x_s.shape[1], x_t.shape[1]):
+    tiny = torch.finfo(x_s.dtype).tiny
+    if len(x_s) <= 3 * min(x_s.shape[1], x_t.shape[1]):
         k_s, k_t = left_s @ x_s.T, left_t @ x_t.T
-        inner, square_s, square_t = (k_s * k_t).sum(), k_s.square().sum(), k_t.square().sum()
+        inner = (k_s * k_t).sum()
+        norm_s, norm_t = (torch.linalg.vector_norm(k).clamp_min(tiny**0.5) for k in (k_s, k_t))
     else:
         inner = _inner(left_s, x_s, left_t, x_t)
-        square_s, square_t = _inner(left_s, x_s, left_s, x_s), _inner(left_t, x_t, left_t, x_t)
-    # Each norm by itself: the product of both squares overflows for logits of 1e4.
-    tiny = torch.finfo(x_s.dtype).tiny
-    return inner / square_s.clamp_min(tiny).sqrt() / square_t.clamp_min(tiny).sqrt()
+        squares = _inner(left_s, x_s, left_s, x_s), _inner(left_t, x_t, left_t, x_t)
+        norm_s, norm_t = (square.clamp_min(tiny).sqrt() for square in squares)
+    # One norm after the other: their product overflows for logits of 1e4.
+    return inner / norm_s / norm_t
 
 
 def _inner(left_a: Tensor, a: Tensor, left_b: Tensor, b: Tensor) -> Tensor:

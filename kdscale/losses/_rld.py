@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdscale.losses._batch import Batch
@@ -19,7 +20,7 @@ from kdscale.losses._method import (
 from kdscale.losses._numerics import (
     binary_kl,
     full_precision,
-    mean_kl,
+    kl_rows,
     require_same_shape,
     without_classes,
 )
@@ -73,16 +74,49 @@ def rld(
     require_same_shape(z_s, z_t, "[B, C]")
     if standardise:
         z_s, z_t = standardise_logits(z_s), standardise_logits(z_t)
+    rows = rld_rows(
+        z_s,
+        z_t,
+        target,
+        alpha=alpha,
+        beta=beta,
+        temperature=temperature,
+        alpha_temperature=alpha_temperature,
+    )
+    return rows.mean()
+
+
+def rld_rows(
+    z_s: Tensor,
+    z_t: Tensor,
+    target: Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    temperature: float,
+    alpha_temperature: float,
+) -> Tensor:
+    """Returns `rld` for each sample, ``[B]``; their mean is the loss.
+
+    Args:
+        z_s: Student logits ``[B, C]``, float32 or float64.
+        z_t: Teacher logits ``[B, C]``.
+        target: Labels y, int64 ``[B]``.
+        alpha: Weight of SCD.
+        beta: Weight of MCD.
+        temperature: T > 0 of MCD.
+        alpha_temperature: Ta > 0 of SCD.
+    """
     y = target.unsqueeze(1)
     top = z_t.argmax(dim=1, keepdim=True)
     scd = binary_kl(_sureness(z_s / alpha_temperature, y), _sureness(z_t / alpha_temperature, top))
     ranked_high = z_t >= z_t.gather(1, y)
     low = torch.finfo(z_s.dtype).min / 2
-    mcd = mean_kl(
-        (z_s / temperature).masked_fill(ranked_high, low),
-        (z_t / temperature).masked_fill(ranked_high, low),
+    log_q, log_p = (
+        F.log_softmax((z / temperature).masked_fill(ranked_high, low), dim=1) for z in (z_s, z_t)
     )
-    return alpha * alpha_temperature**2 * scd.mean() + beta * temperature**2 * mcd
+    mcd = kl_rows(log_q, log_p)
+    return alpha * alpha_temperature**2 * scd.squeeze(1) + beta * temperature**2 * mcd
 
 
 def _sureness(z: Tensor, chosen: Tensor) -> Tensor:

@@ -39,8 +39,7 @@ def sp(f_s: Tensor, f_t: Tensor) -> Tensor:
         global batch first.
     """
     require_same_batch(f_s, f_t)
-    difference = _similarity(f_t) - _similarity(f_s)
-    return difference.square().sum() / len(f_s) ** 2
+    return F.mse_loss(_similarity(f_s), _similarity(f_t))
 
 
 def require_same_batch(f_s: Tensor, f_t: Tensor) -> None:

@@ -15,7 +15,7 @@ from kdscale.losses._method import (
     Term,
     refuse_unequal_classes,
 )
-from kdscale.losses._numerics import full_precision, require_same_shape
+from kdscale.losses._numerics import full_precision, kl_rows, require_same_shape
 from kdscale.records import Value
 
 
@@ -46,8 +46,7 @@ def wttm(z_s: Tensor, z_t: Tensor, *, gamma: float) -> Tensor:
     powers = gamma * F.log_softmax(z_t, dim=1)
     log_u = powers.logsumexp(dim=1, keepdim=True)
     log_p_s = F.log_softmax(z_s, dim=1)
-    kl = F.kl_div(log_p_s, powers - log_u, reduction="none", log_target=True).sum(dim=1)
-    return (log_u.squeeze(1).exp() * kl).mean()
+    return (log_u.squeeze(1).exp() * kl_rows(log_p_s, powers - log_u)).mean()
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:

@@ -100,7 +100,7 @@ def check(study: Study) -> Check:
         cohorts=costs.cohorts,
         generations=generations(study),
         cpu_hours=seconds / 3600.0,
-        refused=tuple(_refusals(study, student, teacher)),
+        refused=tuple(_refusals(study, student, teacher, data)),
     )
 
 
@@ -160,9 +160,10 @@ def _median_seconds(step: Callable[[], None]) -> float:
     return statistics.median(taken)
 
 
-def _refusals(study: Study, student: Network, teacher: Network) -> list[str]:
+def _refusals(study: Study, student: Network, teacher: Network, data: TaskData) -> list[str]:
     """Returns why methods refuse the ends of the search space, each reason once."""
-    shapes = PairShapes(student.shapes, teacher.shapes, study.task.recipe.batch_size)
+    batch_size = study.task.recipe.batch_size
+    shapes = PairShapes(student.shapes, teacher.shapes, batch_size, data.train.labels)
     reasons: dict[str, None] = {}
     for values in _ends(study):
         for term in study.resolve(values).terms:

@@ -73,7 +73,8 @@ def _unknown_name(name: str, objective: ObjectiveSpec) -> Violation:
         rule = "must be something in which the students of a cohort may differ"
         return Violation(keys, rule, f"of the recipe: {searchable}", f'"{name}"')
     known = [spelling for target in targets(objective) for spelling in reversed(target.names)]
-    hint = did_you_mean(name, [*known, *_STUDY_FIELDS]) or f"there are {', '.join(known)}"
+    names = (target.name for target in targets(objective))
+    hint = did_you_mean(name, [*known, *_STUDY_FIELDS]) or f"there are {', '.join(names)}"
     return Violation(keys, "must be a hyperparameter of the objective", hint, f'"{name}"')
 
 

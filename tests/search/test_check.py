@@ -62,6 +62,12 @@ def test_ends_of_the_space_that_a_method_refuses_are_told_once(tmp_path: Path) -
     assert len(check(study_in(tmp_path, "depth=99")).refused) == 1
 
 
+def test_a_method_that_remembers_images_is_not_refused(tmp_path: Path) -> None:
+    remembering = "objective.methods=[{method: crd, negatives: 64}]"
+    study = study_in(tmp_path, remembering, "~alpha", "~depth", "weight=interval(0.1,2)")
+    assert check(study).refused == ()
+
+
 def test_the_teachers_weights_are_looked_at(tmp_path: Path) -> None:
     spec = study_in(tmp_path).task.teacher
     path = store_teacher(network(seed=1), spec, 100, tmp_path)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
 from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
-from kdscale.losses._numerics import full_precision, require_same_grid, require_same_shape
+from kdscale.losses._numerics import full_precision, kl_rows, require_same_grid, require_same_shape
 from kdscale.losses.dense._maps import (
     channels,
     labels_at,
@@ -55,8 +55,7 @@ def cirkd_memory(
         log_q, log_p = (
             F.log_softmax(part / temperature @ memory.T, dim=1) for part in (part_s, part_t)
         )
-        kl = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
-        return torch.where(counts, kl, 0).sum()
+        return torch.where(counts, kl_rows(log_q, log_p), 0).sum()
 
     total = sum_in_parts(rows, x_s, x_t, valid, cost=len(memory))
     return total / valid.sum().clamp(min=1)

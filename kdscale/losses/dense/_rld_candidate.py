@@ -10,7 +10,7 @@ from torch import Tensor
 from kdscale.losses._batch import Batch
 from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
 from kdscale.losses._numerics import full_precision, require_same_maps
-from kdscale.losses._rld import rld
+from kdscale.losses._rld import rld_rows
 from kdscale.losses.dense._maps import IGNORE, labels_at, pixel_rows, refuse_unequal_logits
 from kdscale.records import Value
 
@@ -53,18 +53,16 @@ def rld_candidate(
     require_same_maps(z_s, z_t)
     label = labels_at(target, (z_s.shape[2], z_s.shape[3])).flatten()
     valid = label != IGNORE
-    # A pixel whose logits are all 0 on both sides adds exactly 0, so none need be taken out.
-    rows_s, rows_t = (torch.where(valid.unsqueeze(1), pixel_rows(z), 0) for z in (z_s, z_t))
-    mean_of_all: Tensor = rld(
-        rows_s,
-        rows_t,
+    rows = rld_rows(
+        pixel_rows(z_s),
+        pixel_rows(z_t),
         label.clamp(min=0),
         alpha=alpha,
         beta=beta,
         temperature=temperature,
         alpha_temperature=alpha_temperature,
     )
-    return mean_of_all * valid.numel() / valid.sum().clamp(min=1)
+    return torch.where(valid, rows, 0).sum() / valid.sum().clamp(min=1)
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
