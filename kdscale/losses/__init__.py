@@ -44,7 +44,7 @@ from kdscale.losses._normkd import normkd, normkd_dkd
 from kdscale.losses._not_public import NOT_PUBLIC, NotPublic
 from kdscale.losses._nst import nst
 from kdscale.losses._ntce import ntce
-from kdscale.losses._objective import Objective, TermConfig, common_hyperparameters
+from kdscale.losses._objective import Objective
 from kdscale.losses._ofa import ofa
 from kdscale.losses._ofd import ofd, ofd_margin
 from kdscale.losses._pkt import pkt
@@ -62,6 +62,7 @@ from kdscale.losses._sp import sp
 from kdscale.losses._sphericalkd import spherical_logits, sphericalkd, sphericalkd_script
 from kdscale.losses._srrl import SRRLAdaptor, srrl
 from kdscale.losses._tekap import tekap_logit
+from kdscale.losses._term_config import TermConfig, common_hyperparameters
 from kdscale.losses._ttm import ttm
 from kdscale.losses._vid import VIDRegressor, vid
 from kdscale.losses._wttm import wttm

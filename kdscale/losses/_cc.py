@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
+from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term, needs_of_both
 from kdscale.losses._numerics import full_precision, require_same_shape
 from kdscale.outputs import present
 from kdscale.records import Value
@@ -89,11 +89,6 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     return _Term(LinearPair(shapes.student.embedding, shapes.teacher.embedding, dims))
 
 
-def needs_embeddings(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
-    """Returns the needs of a method that reads both embeddings and nothing else."""
-    return Needs(frozenset({"embedding"}), frozenset({"embedding"}))
-
-
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
     if shapes.batch_size < 2:
         return (
@@ -112,7 +107,7 @@ CC = Method(
         Hyperparameter("dims", 128, "dimensions that both embeddings are mapped to", low=1),
     ),
     build=_build,
-    needs=needs_embeddings,
+    needs=needs_of_both("embedding"),
     refuse=_refuse,
     couples_batch=True,
     weight=0.02,

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._cc import LinearPair, needs_embeddings
-from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
+from kdscale.losses._cc import LinearPair
+from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term, needs_of_both
 from kdscale.losses._numerics import full_precision
 from kdscale.losses._sp import require_same_batch
 from kdscale.outputs import present
@@ -131,7 +131,7 @@ CCKD = Method(
         Hyperparameter("dims", 128, "dimensions that both embeddings are mapped to", low=1),
     ),
     build=_build,
-    needs=needs_embeddings,
+    needs=needs_of_both("embedding"),
     refuse=_refuse,
     couples_batch=True,
     weight=0.003,

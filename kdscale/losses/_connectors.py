@@ -149,15 +149,23 @@ def refuse_unmatched_grids(shapes: PairShapes, stages: str) -> str:
     """Returns why `match_height` cannot bring the stages to one grid, or an empty string."""
     if reason := refuse_stages(shapes, stages):
         return reason
-    for (_, *grid_s), (_, *grid_t) in compared_shapes(shapes, stages):
-        low = min(grid_s, grid_t)  # the lower map, which pooling leaves as it is
-        square = grid_s[0] != grid_t[0] and low[0] == low[1]
-        if grid_s != grid_t and not square:
-            return (
-                "maps must have one grid, or the lower one must be square, "
-                f"but got {_grid(grid_s)} and {_grid(grid_t)}"
-            )
+    for f_s, f_t in compared_shapes(shapes, stages):
+        if reason := refuse_unmatched_pair(f_s, f_t):
+            return reason
     return ""
+
+
+def refuse_unmatched_pair(f_s: MapShape, f_t: MapShape) -> str:
+    """Returns why `match_height` cannot bring two maps to one grid, or an empty string."""
+    grid_s, grid_t = f_s[1:], f_t[1:]
+    low = min(grid_s, grid_t)  # the lower map, which pooling leaves as it is
+    square = grid_s[0] != grid_t[0] and low[0] == low[1]
+    if grid_s == grid_t or square:
+        return ""
+    return (
+        "maps must have one grid, or the lower one must be square, "
+        f"but got {_grid(grid_s)} and {_grid(grid_t)}"
+    )
 
 
 def refuse_unequal_grids(shapes: PairShapes, stages: str) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from kdscale.errors import UserError, did_you_mean
-from kdscale.losses._objective import TermConfig
 from kdscale.losses._schedule import Schedule
+from kdscale.losses._term_config import TermConfig
 from kdscale.records import Value
 
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._cc import LinearPair, needs_embeddings
+from kdscale.losses._cc import LinearPair
 from kdscale.losses._crd_sampler import CandidateSampler, Mode
-from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
+from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term, needs_of_both
 from kdscale.losses._numerics import full_precision, with_gradient
 from kdscale.outputs import present
 from kdscale.records import Value
@@ -275,7 +275,7 @@ CRD = Method(
         ),
     ),
     build=_build,
-    needs=needs_embeddings,
+    needs=needs_of_both("embedding"),
     refuse=_refuse,
     couples_batch=True,
     weight=0.8,

@@ -92,7 +92,7 @@ def ldrld(
 def ldrld_local(
     z_s: Tensor, z_t: Tensor, *, depth: int, temperature: float, include_group: bool = True
 ) -> Tensor:
-    """Returns LDRLD's local part, a scalar: the weighted mean over pairs and group of the top d.
+    """Returns the local part of `ldrld`, a scalar: the weighted mean over pairs and group.
 
     With kl_A = T² mean_b KL of the softmaxes restricted to the classes A, teacher first, and i < j
     the ranks (from 1) of the student's d largest logits, this is
@@ -108,9 +108,6 @@ def ldrld_local(
 
     Raises:
         ValueError: The shapes differ or ``depth`` is out of bounds.
-
-    Source:
-        See `ldrld`.
     """
     top = _top_classes(z_s, z_t, depth)
     return _local(z_s / temperature, z_t / temperature, top, include_group) * temperature**2
@@ -118,7 +115,7 @@ def ldrld_local(
 
 @full_precision
 def ldrld_rntk(z_s: Tensor, z_t: Tensor, *, depth: int, temperature: float) -> Tensor:
-    """Returns LDRLD's remaining part, a scalar: T² mean_b KL over the classes below the top d.
+    """Returns the remaining part of `ldrld`, a scalar: T² mean_b KL over the other classes.
 
     Both softmaxes run over the C - d classes outside the student's top d, teacher first. Zero at
     student = teacher.
@@ -131,9 +128,6 @@ def ldrld_rntk(z_s: Tensor, z_t: Tensor, *, depth: int, temperature: float) -> T
 
     Raises:
         ValueError: The shapes differ or ``depth`` is out of bounds.
-
-    Source:
-        See `ldrld`.
     """
     top = _top_classes(z_s, z_t, depth)
     return _rntk(z_s / temperature, z_t / temperature, top) * temperature**2
@@ -178,15 +172,7 @@ def _value_and_gradient(
     softmax p_ij = σ(t_i - t_j), p_ji = 1 - p_ij: with symmetric weights w, zero at i = j, all
     pairs together are Σ_ij w_ij p_ij (log p_ij - log q_ij), and the gradient in the i-th score is
     Σ_j w_ij (q_ij - p_ij). So one d x d matrix an image serves, without a list of pairs. Its
-    diagonal is free: the softmax over the group goes there.
-
-    Args:
-        s: Student logits / T ``[B, C]``; overwritten.
-        t: Teacher logits / T ``[B, C]``; overwritten.
-        top: The student's top classes ``[B, d]``.
-        alpha: Weight of the local part.
-        beta: Weight of the remaining classes.
-        include_group: The local part holds the whole group.
+    diagonal is free: the softmax over the group goes there. Overwrites ``s`` and ``t``.
     """
     batch_size, depth = top.shape
     weights = _kept_pair_weights(depth, include_group, s.dtype, s.device) * (alpha / batch_size)

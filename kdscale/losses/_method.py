@@ -125,6 +125,12 @@ def needs_logits(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Ne
     return Needs()
 
 
+def needs_of_both(*needs: Need) -> Callable[[PairShapes, Mapping[str, Value]], Needs]:
+    """Returns the ``needs`` of a method that always asks the same of both networks."""
+    both = frozenset(needs)
+    return lambda shapes, hyperparameters: Needs(both, both)
+
+
 @dataclass(frozen=True)
 class Method:
     """One published way to distil.
@@ -195,6 +201,11 @@ class Method:
         return {
             name: type(item.default)(given.get(name, item.default)) for name, item in known.items()
         }
+
+
+def read_numbers(value: Value) -> list[float]:
+    """Returns the numbers of a hyperparameter with the pattern `NUMBERS`."""
+    return [float(number) for number in str(value).split()]
 
 
 def refuse_unequal_classes(shapes: PairShapes) -> str:

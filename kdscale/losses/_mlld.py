@@ -17,6 +17,7 @@ from kdscale.losses._method import (
     Needs,
     PairShapes,
     Term,
+    read_numbers,
     refuse_unequal_classes,
 )
 from kdscale.losses._numerics import full_precision, kl_rows, require_same_shape
@@ -226,12 +227,8 @@ def _gram_gaps(x_s: Tensor, x_t: Tensor) -> Tensor:
     return squares.sum(dim=2) / 4
 
 
-def _numbers(temperatures: Value) -> list[float]:
-    return [float(number) for number in str(temperatures).split()]
-
-
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
-    temperatures = _numbers(hyperparameters["temperatures"])
+    temperatures = read_numbers(hyperparameters["temperatures"])
     w_kd = float(hyperparameters["w_kd"])
     strong_ce = float(hyperparameters["strong_ce"])
     official_quirks = bool(hyperparameters["official_quirks"])
@@ -257,7 +254,7 @@ def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
 
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
     temperatures = hyperparameters["temperatures"]
-    if min(_numbers(temperatures)) <= 0:
+    if min(read_numbers(temperatures)) <= 0:
         return f'every temperature must be > 0, but got "{temperatures}"'
     return refuse_unequal_classes(shapes)
 

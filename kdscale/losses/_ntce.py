@@ -16,6 +16,7 @@ from kdscale.losses._method import (
     Needs,
     PairShapes,
     Term,
+    read_numbers,
     refuse_unequal_classes,
 )
 from kdscale.losses._numerics import full_precision, require_same_shape, without_classes
@@ -89,7 +90,7 @@ def ntce(
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     temperature = float(hyperparameters["temperature"])
-    factors = [float(number) for number in str(hyperparameters["factors"]).split()]
+    factors = read_numbers(hyperparameters["factors"])
     strong_ce = float(hyperparameters["strong_ce"])
 
     def one_view(batch: Batch) -> Tensor:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._cc import needs_embeddings
-from kdscale.losses._method import Method, PairShapes, Term
+from kdscale.losses._method import Method, PairShapes, Term, needs_of_both
 from kdscale.losses._numerics import full_precision
 from kdscale.losses._sp import require_same_batch
 from kdscale.outputs import present
@@ -79,7 +78,7 @@ PKT = Method(
     reads=("embedding",),
     hyperparameters=(),
     build=_build,
-    needs=needs_embeddings,
+    needs=needs_of_both("embedding"),
     refuse=_refuse,
     couples_batch=True,
     weight=30000.0,

@@ -58,7 +58,8 @@ def cka(x_s: Tensor, x_t: Tensor, *, row_norm: bool = False, centred: bool = Fal
         squares = _inner(left_s, x_s, left_s, x_s), _inner(left_t, x_t, left_t, x_t)
         norm_s, norm_t = (square.clamp_min(tiny).sqrt() for square in squares)
     # One norm after the other: their product overflows for logits of 1e4.
-    return inner / norm_s / norm_t
+    alignment: Tensor = inner / norm_s / norm_t
+    return alignment
 
 
 def _inner(left_a: Tensor, a: Tensor, left_b: Tensor, b: Tensor) -> Tensor:

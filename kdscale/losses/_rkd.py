@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._cc import needs_embeddings
-from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term
+from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term, needs_of_both
 from kdscale.losses._numerics import full_precision, with_gradient
 from kdscale.losses._sp import require_same_batch
 from kdscale.outputs import present
@@ -170,7 +169,7 @@ RKD = Method(
         ),
     ),
     build=_build,
-    needs=needs_embeddings,
+    needs=needs_of_both("embedding"),
     refuse=_refuse,
     couples_batch=True,
 )

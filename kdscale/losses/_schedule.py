@@ -35,10 +35,9 @@ class Schedule:
         """Returns the field that does not fit the others and the rule that it breaks, or None."""
         if self.stop_epoch and self.stop_epoch < self.start_epoch:
             return "stop_epoch", f"must be >= start_epoch ({self.start_epoch}), or 0"
-        numbers = [float(number) for number in self.steps.split()]
-        epochs, factors = numbers[::2], numbers[1::2]
+        epochs, factors = self._steps()
         ascending = epochs == sorted(set(epochs)) and all(epoch == int(epoch) for epoch in epochs)
-        if len(epochs) != len(factors) or not ascending or min(numbers) < 0:
+        if len(epochs) != len(factors) or not ascending or min(epochs + factors) < 0:
             return "steps", "must be pairs of ascending whole epochs and factors >= 0"
         return None
 
@@ -48,8 +47,8 @@ class Schedule:
         if self.start_epoch > 1 or self.stop_epoch > 0:
             return True
         if self.kind == "steps":
-            numbers = [float(number) for number in self.steps.split()]
-            return numbers[0] > 1 or 0 in numbers[1::2]
+            epochs, factors = self._steps()
+            return epochs[0] > 1 or 0 in factors
         return self.kind in ("linear", "cosine") and self.final_factor == 0
 
     def factor(self, epoch: int, epochs: int) -> float:
@@ -67,10 +66,14 @@ class Schedule:
         if self.kind == "constant":
             return warm
         if self.kind == "steps":
-            numbers = [float(number) for number in self.steps.split()]
-            passed = [f for e, f in zip(numbers[::2], numbers[1::2], strict=True) if e <= epoch]
+            passed = [f for e, f in zip(*self._steps(), strict=True) if e <= epoch]
             return warm * (passed[-1] if passed else 0.0)
         progress = since / max(last - self.start_epoch, 1)
         if self.kind == "cosine":
             progress = 0.5 * (1.0 - math.cos(math.pi * progress))
         return warm * (1.0 + (self.final_factor - 1.0) * progress)
+
+    def _steps(self) -> tuple[list[float], list[float]]:
+        """Returns the epochs and the factors of ``steps``."""
+        numbers = [float(number) for number in self.steps.split()]
+        return numbers[::2], numbers[1::2]

@@ -15,9 +15,9 @@ from kdscale.losses._kd import kd_rows
 from kdscale.losses._method import (
     Hyperparameter,
     Method,
-    Needs,
     PairShapes,
     Term,
+    needs_of_both,
     refuse_unequal_classes,
 )
 from kdscale.losses._nkd import nkd_rows
@@ -160,10 +160,6 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     return term
 
 
-def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
-    return Needs(frozenset({"class_maps"}), frozenset({"class_maps"}))
-
-
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
     for name, side in (("student", shapes.student), ("teacher", shapes.teacher)):
         if side.map is None or not side.linear:
@@ -215,5 +211,5 @@ SDD = Method(
     ),
     build=_build,
     refuse=_refuse,
-    needs=_needs,
+    needs=needs_of_both("class_maps"),
 )

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
+from kdscale.losses._connectors import refuse_unmatched_pair
 from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
 from kdscale.losses._numerics import full_precision
 from kdscale.losses._stages import ALL, match_height, refuse_stages
@@ -179,13 +180,9 @@ def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
         return reason
     for s in _numbers(shapes.student):
         for t in _numbers(shapes.teacher):
-            grid_s, grid_t = shapes.student.stages[s][1:], shapes.teacher.stages[t][1:]
-            low = min(grid_s, grid_t)  # the lower map, which pooling leaves as it is
-            if grid_s != grid_t and (grid_s[0] == grid_t[0] or low[0] != low[1]):
-                return (
-                    "of two maps with unequal grids the lower one must be square, "
-                    f"but got {grid_s[0]}x{grid_s[1]} and {grid_t[0]}x{grid_t[1]}"
-                )
+            maps = shapes.student.stages[s], shapes.teacher.stages[t]
+            if reason := refuse_unmatched_pair(*maps):
+                return reason
     return ""
 
 

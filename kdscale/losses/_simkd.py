@@ -11,9 +11,9 @@ from kdscale.losses._batch import Batch
 from kdscale.losses._method import (
     Hyperparameter,
     Method,
-    Needs,
     PairShapes,
     Term,
+    needs_of_both,
     refuse_unequal_classes,
 )
 from kdscale.losses._numerics import full_precision
@@ -59,10 +59,6 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     return term
 
 
-def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
-    return Needs(frozenset({"map"}), frozenset({"map"}))
-
-
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
     grids = []
     for name, side in (("student", shapes.student), ("teacher", shapes.teacher)):
@@ -101,6 +97,6 @@ SIMKD = Method(
     ),
     build=_build,
     refuse=_refuse,
-    needs=_needs,
+    needs=needs_of_both("map"),
     student="simkd",
 )

@@ -355,9 +355,21 @@ def _with_end(
         hyperparameters = method.complete(term.hyperparameters)
         if reason := method.refusal(shapes, hyperparameters):
             raise UserError(f'term "{term.name}": {reason}')
+        if method.student == "norm":  # whose map is the expanded one
+            _refuse_readers_of_the_map([other for other in terms if other is not term], shapes)
         if method.student:
             return wrap_student(method.student, network, teacher, hyperparameters, seed)
     return network
+
+
+def _refuse_readers_of_the_map(terms: Sequence[TermConfig], shapes: PairShapes) -> None:
+    for term in terms:
+        method = METHODS[term.method]
+        hyperparameters = method.complete(term.hyperparameters)
+        if method.refusal(shapes, hyperparameters):
+            continue  # the objective says why
+        if "map" in method.needs(shapes, hyperparameters).student:
+            raise UserError(f'term "{term.name}": {method.name} reads the map, which norm expands')
 
 
 def save_network(

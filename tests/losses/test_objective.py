@@ -114,6 +114,17 @@ def test_a_term_has_its_epochs_and_its_warm_up() -> None:
         assert (values["late"] == 0) == (factor == 0)
 
 
+def test_ddp_hears_of_parameters_that_may_rest_for_an_epoch() -> None:
+    def pauses(method: str, schedule: Schedule) -> bool:
+        term = TermConfig("it", method, 1.0, {}, schedule)
+        return Objective(1.0, 0.0, [term], SHAPES, seed=0).pauses
+
+    assert not pauses("rsd", Schedule())
+    assert pauses("rsd", Schedule("linear"))  # nothing is left in the last epoch
+    assert not pauses("rsd", Schedule("linear", final_factor=0.1))
+    assert not pauses("kd", Schedule("linear"))  # it has no parameters
+
+
 def test_a_schedule_that_ends_before_it_starts_is_refused() -> None:
     backwards = TermConfig("kd", "kd", schedule=Schedule(start_epoch=3, stop_epoch=2))
     with pytest.raises(UserError, match=r"must be >= start_epoch \(3\), or 0, but got 2"):
@@ -261,6 +272,15 @@ def test_state_dict_restores_the_decoupler() -> None:
 def test_bad_terms_are_refused(terms: list[TermConfig], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Objective(1.0, 0.0, terms, SHAPES, seed=0)
+
+
+def test_a_term_of_one_workers_images_is_refused_for_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kdscale.losses._objective.worker_count", lambda: 8)
+    Objective(1.0, 0.0, [RSD], SHAPES, seed=0)
+    with pytest.raises(UserError, match=r"must hold at least 2 images .*but got 1"):
+        Objective(1.0, 0.0, [replace(RSD, per_worker=True)], SHAPES, seed=0)
 
 
 def test_bad_weights_of_cross_entropy_are_refused() -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdscale.losses import TermConfig
 from kdscale.models import create_model
-from kdscale.training import ModelSpec
+from kdscale.training import Member, ModelSpec
 from kdscale.training._student import Lesson, Student, _stream
 
 from .tasks import STUDENT, Outcome, cohort_of, files_of, members, recipe_with, train
@@ -31,6 +32,20 @@ def one_step(
 def train_losses(outcome: Outcome) -> dict[str, float]:
     [row] = outcome.rows
     return {name: row[name] for name in ("train_loss", "train_ce", "train_rsd")}
+
+
+def refused(folder: Path, *terms: TermConfig) -> str:
+    member = Member("two", 1.0, terms, recipe_with(), folder)
+    return train(cohort_of((member,)))["two"].reason
+
+
+def test_ends_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    norm, simkd = TermConfig("norm", "norm"), TermConfig("simkd", "simkd")
+    reason = refused(tmp_path, norm, simkd)
+    assert reason == "only one method may change the student's end, but norm and simkd both do"
+    reader = TermConfig("diffusion", "diffkd", None, {"ae_channels": 8})
+    reason = refused(tmp_path, norm, reader)
+    assert reason == 'term "diffusion": diffkd reads the map, which norm expands'
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from kdscale.records import Value
 
 @full_precision
 def aicsd(
-    z_s: Tensor, z_t: Tensor, *, temperature: float = 1.0, official_bug: bool = False
+    z_s: Tensor, z_t: Tensor, *, temperature: float = 1.0, official_quirks: bool = False
 ) -> Tensor:
     """Returns mean_ij (K_s - K_t)_ij² / B, a scalar.
 
@@ -29,9 +29,9 @@ def aicsd(
         z_s: Student logits ``[B, C, h, w]``.
         z_t: Teacher logits ``[B, C, h, w]``; nothing is detached here.
         temperature: T > 0.
-        official_bug: What the code computes instead: softmax over the h rows of each column alone;
-            torch's KL divergence with a probability where its logarithm belongs, Σ p_j (log p_j -
-            p_i); and the entries below the diagonal copied from above it.
+        official_quirks: What today's code computes instead: softmax over the h rows of each column
+            alone; torch's KL divergence with a probability where its logarithm belongs,
+            Σ p_j (log p_j - p_i); and the entries below the diagonal copied from above it.
 
     Raises:
         ValueError: The two shapes differ.
@@ -45,7 +45,7 @@ def aicsd(
         the code; an objective's schedules can say them.
     """
     require_same_maps(z_s, z_t)
-    matrix = _official_matrix if official_bug else _matrix
+    matrix = _official_matrix if official_quirks else _matrix
     difference = matrix(z_s / temperature) - matrix(z_t / temperature)
     return difference.square().mean() / len(z_s)
 
@@ -68,14 +68,14 @@ def _official_matrix(z: Tensor) -> Tensor:
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     temperature = float(hyperparameters["temperature"])
-    official_bug = bool(hyperparameters["official_bug"])
+    official_quirks = bool(hyperparameters["official_quirks"])
 
     def term(batch: Batch) -> Tensor:
         return aicsd(
             batch.student.logits,
             batch.teacher.logits,
             temperature=temperature,
-            official_bug=official_bug,
+            official_quirks=official_quirks,
         )
 
     return term
@@ -102,7 +102,9 @@ AICSD = Method(
             search=(0.5, 4),
         ),
         Hyperparameter(
-            "official_bug", False, "compute what the code computes in place of the paper's formula"
+            "official_quirks",
+            False,
+            "compute what the code computes in place of the paper's formula",
         ),
     ),
     build=_build,

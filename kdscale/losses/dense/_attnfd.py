@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
+from kdscale.losses._connectors import compared_shapes, refuse_unequal_grids
 from kdscale.losses._method import Method, Needs, PairShapes, Term
 from kdscale.losses._numerics import full_precision, require_same_maps
-from kdscale.losses._stages import refuse_stages, stage_pairs, stages_hyperparameter
+from kdscale.losses._stages import stage_pairs, stages_hyperparameter
 from kdscale.losses.dense._maps import channels, refuse_maps, refuse_one_value_a_channel
 from kdscale.outputs import present, stage
 from kdscale.records import Value
@@ -152,9 +153,9 @@ class _Term(nn.Module):
 
 
 def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
-    pairs = stage_pairs(shapes, str(hyperparameters["stages"]))
-    dims = [(shapes.student.stages[s][0], shapes.teacher.stages[t][0]) for s, t in pairs]
-    return _Term(pairs, [*dims, channels(shapes)])
+    stages = str(hyperparameters["stages"])
+    dims = [(s[0], t[0]) for s, t in compared_shapes(shapes, stages)]
+    return _Term(stage_pairs(shapes, stages), [*dims, channels(shapes)])
 
 
 def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
@@ -166,17 +167,11 @@ def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
 
 
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
-    stages = str(hyperparameters["stages"])
-    if reason := refuse_stages(shapes, stages) or refuse_maps(shapes):
-        return reason
-    for s, t in stage_pairs(shapes, stages):
-        grid_s, grid_t = shapes.student.stages[s][1:], shapes.teacher.stages[t][1:]
-        if grid_s != grid_t:
-            return (
-                "the stages of student and teacher must have the same height and width, "
-                f"but got {grid_s[0]} x {grid_s[1]} and {grid_t[0]} x {grid_t[1]}"
-            )
-    return refuse_one_value_a_channel(shapes)
+    return (
+        refuse_maps(shapes)
+        or refuse_unequal_grids(shapes, str(hyperparameters["stages"]))
+        or refuse_one_value_a_channel(shapes)
+    )
 
 
 ATTNFD = Method(

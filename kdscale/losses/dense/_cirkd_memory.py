@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
+from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term, needs_of_both
 from kdscale.losses._numerics import full_precision, kl_rows, require_same_grid, require_same_shape
 from kdscale.losses.dense._maps import (
     channels,
@@ -79,8 +79,9 @@ class CIRKDMemory(nn.Module):
         region_memory: Regions remembered per class; at least B.
         pixel_contrast: Pixels drawn a step, over all classes: n // C + 1 of each.
         region_contrast: Regions drawn a step, likewise.
-        official_bug: Remember pixels as the code does: instead of 16 of a class's n pixels, 16 of
-            the image's first n positions, of whatever class.
+        official_quirks: Remember pixels as the code does, with which the published numbers were
+            made: instead of 16 of a class's n pixels, 16 of the image's first n positions, of
+            whatever class.
 
     Source:
         Yang et al.: Cross-Image Relational Knowledge Distillation for Semantic Segmentation, CVPR
@@ -101,14 +102,14 @@ class CIRKDMemory(nn.Module):
         region_memory: int = 2000,
         pixel_contrast: int = 4096,
         region_contrast: int = 1024,
-        official_bug: bool = False,
+        official_quirks: bool = True,
     ) -> None:
         super().__init__()
         self.classes = classes
         self.temperature = temperature
         self.pixel_contrast = min(pixel_memory, pixel_contrast // classes + 1)
         self.region_contrast = min(region_memory, region_contrast // classes + 1)
-        self.official_bug = official_bug
+        self.official_quirks = official_quirks
         self.projector = nn.Sequential(
             nn.Conv2d(student_dims, teacher_dims, 1, bias=False),
             nn.BatchNorm2d(teacher_dims),
@@ -168,7 +169,7 @@ class CIRKDMemory(nn.Module):
 
         images, _, n = members.shape
         candidates = members
-        if self.official_bug:
+        if self.official_quirks:
             candidates = torch.arange(n, device=label.device) < members.sum(dim=2, keepdim=True)
         # An order of the pixels, the same for all classes; those of other classes come last.
         order = torch.rand(images, 1, n, generator=generator, device=label.device)
@@ -221,13 +222,9 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
         region_memory=int(hyperparameters["region_memory"]),
         pixel_contrast=int(hyperparameters["pixel_contrast"]),
         region_contrast=int(hyperparameters["region_contrast"]),
-        official_bug=bool(hyperparameters["official_bug"]),
+        official_quirks=bool(hyperparameters["official_quirks"]),
     )
     return _Term(memory, float(hyperparameters["region_weight"]))
-
-
-def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
-    return Needs(frozenset({"map"}), frozenset({"map"}))
 
 
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
@@ -267,13 +264,13 @@ CIRKD_MEMORY = Method(
             "region_contrast", 1024, "regions drawn from the memory a step, over all classes", low=1
         ),
         Hyperparameter(
-            "official_bug",
-            False,
+            "official_quirks",
+            True,
             "remember pixels as the code does, at positions that are not of their class",
         ),
     ),
     build=_build,
-    needs=_needs,
+    needs=needs_of_both("map"),
     refuse=_refuse,
     couples_batch=True,
     dense=True,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
+from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term, needs_of_both
 from kdscale.losses._numerics import full_precision, require_same_grid
 from kdscale.losses.dense._maps import pixel_rows, refuse_maps, sum_in_parts, sum_kl
 from kdscale.outputs import present
@@ -73,10 +73,6 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     return term
 
 
-def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
-    return Needs(frozenset({"map"}), frozenset({"map"}))
-
-
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
     return refuse_maps(shapes)
 
@@ -98,7 +94,7 @@ CIRKD_MINIBATCH = Method(
         Hyperparameter("pooling", False, "averages 2 x 2 windows of both maps first"),
     ),
     build=_build,
-    needs=_needs,
+    needs=needs_of_both("map"),
     refuse=_refuse,
     couples_batch=True,
     dense=True,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._method import Method, Needs, PairShapes, Term
+from kdscale.losses._method import Method, PairShapes, Term, needs_of_both
 from kdscale.losses._numerics import full_precision, require_same_maps
 from kdscale.losses.dense._maps import channels, refuse_maps
 from kdscale.outputs import present
@@ -51,10 +51,6 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     return _Term(*channels(shapes))
 
 
-def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
-    return Needs(frozenset({"map"}), frozenset({"map"}))
-
-
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
     return refuse_maps(shapes)
 
@@ -66,7 +62,7 @@ FEATURE_MSE = Method(
     reads=("map", "adaptor"),
     hyperparameters=(),
     build=_build,
-    needs=_needs,
+    needs=needs_of_both("map"),
     refuse=_refuse,
     dense=True,
     weight=10.0,

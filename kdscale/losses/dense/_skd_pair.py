@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdscale.losses._batch import Batch
-from kdscale.losses._method import Hyperparameter, Method, Needs, PairShapes, Term
+from kdscale.losses._method import Hyperparameter, Method, PairShapes, Term, needs_of_both
 from kdscale.losses._numerics import full_precision, require_same_grid
 from kdscale.losses.dense._maps import refuse_maps
 from kdscale.outputs import present
@@ -82,10 +82,6 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
     return term
 
 
-def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
-    return Needs(frozenset({"map"}), frozenset({"map"}))
-
-
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
     return refuse_maps(shapes)
 
@@ -111,7 +107,7 @@ SKD_PAIR = Method(
         ),
     ),
     build=_build,
-    needs=_needs,
+    needs=needs_of_both("map"),
     refuse=_refuse,
     dense=True,
     weight=10.0,

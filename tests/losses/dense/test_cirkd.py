@@ -52,10 +52,12 @@ def test_minibatch_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     torch.testing.assert_close(*(torch.autograd.grad(v, f_s)[0] for v in (parts, whole)))
 
 
-def make(official_bug: bool = False, pixel_memory: int = 40, **given: int) -> CIRKDMemory:
+def make(official_quirks: bool = False, pixel_memory: int = 40, **given: int) -> CIRKDMemory:
     torch.manual_seed(0)
     sizes = {"region_memory": 5, "pixel_contrast": 30, "region_contrast": 9, **given}
-    memory = CIRKDMemory(3, 4, 6, pixel_memory=pixel_memory, official_bug=official_bug, **sizes)
+    memory = CIRKDMemory(
+        3, 4, 6, pixel_memory=pixel_memory, official_quirks=official_quirks, **sizes
+    )
     return memory.double()
 
 
@@ -98,8 +100,8 @@ def test_memory_holds_class_means_and_pixels_of_that_class() -> None:
     assert torch.equal(memory.pixels[1, 32:], before["pixels"][1, 32:])
 
 
-def test_official_bug_remembers_pixels_of_any_class() -> None:
-    memory = make(official_bug=True)
+def test_official_quirks_remembers_pixels_of_any_class() -> None:
+    memory = make(official_quirks=True)
     f_t, target = fed()
     step(memory, f_t, target)
     unit = F.normalize(f_t)[0].flatten(1).T

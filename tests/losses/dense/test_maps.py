@@ -48,7 +48,7 @@ def test_a_network_without_a_map_is_refused(name: str) -> None:
 
 
 def test_functions_refuse_maps_of_two_shapes() -> None:
-    with pytest.raises(ValueError, match=r"\[B, C, h, w\], but got \[2, 5, 4, 6\] and \[2, 5, 4"):
+    with pytest.raises(ValueError, match=r"\[B, C, H, W\], but got \[2, 5, 4, 6\] and \[2, 5, 4"):
         pixel_kd(draw(2, 5, 4, 6), draw(2, 5, 4, 7), temperature=1.0)
 
 
