@@ -115,7 +115,12 @@ def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
     )
     try:
         tuner.fit()
