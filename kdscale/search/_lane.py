@@ -67,13 +67,9 @@ class _TrainRun:
         actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox)
         self._mailbox = actor.remote(place.study.resources.workers)
         self._place = place
+        self.ended = False  # once Ray Train has given up, nobody takes jobs
         self._thread = threading.Thread(target=self._fit, daemon=True)
         self._thread.start()
-
-    @property
-    def ended(self) -> bool:
-        """Whether Ray Train has given up: it takes no more jobs."""
-        return not self._thread.is_alive()
 
     def submit(self, job: Mapping[str, Any]) -> None:
         ray.get(self._mailbox.submit.remote(job))
@@ -111,6 +107,7 @@ class _TrainRun:
             trainer.fit()
         except Exception as error:
             why = f"Ray Train gave up: {type(error).__name__}: {error}"
+        self.ended = True  # before the driver is told, which may have the next job at once
         ray.get(self._mailbox.fail.remote({"crashed": why}))
 
 
