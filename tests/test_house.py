@@ -178,12 +178,13 @@ def test_one_part_alone_knows(library: str) -> None:
     found = [one for one in imports() if one.library == library]
     assert {one.part for one in found} == set(HEAVY[library])
     at_import = {one.by.name for one in found if one.when == "module"}
-    # Ray's searchers are subclasses of Ray's, so this module is itself imported only in a call.
-    assert at_import <= {"_searcher.py"}
+    # They make subclasses of Ray's classes, so these modules are imported only in a call.
+    assert at_import <= {"_searcher.py", "_lane.py"}
 
 
-def test_the_searcher_is_imported_only_when_a_sweep_runs() -> None:
-    found = [one for one in imports() if one.module == "kdscale.search._searcher"]
+@pytest.mark.parametrize("module", ["_searcher", "_lane"])
+def test_what_needs_ray_is_imported_only_when_a_sweep_runs(module: str) -> None:
+    found = [one for one in imports() if one.module == f"kdscale.search.{module}"]
     assert [one.when for one in found] == ["call"]
 
 

@@ -6,7 +6,6 @@ are loaded once a process: Ray Tune reuses its actors from cohort to cohort.
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from kdscale.data import DataSpec, TaskData, load_data
 from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.records import Value
+from kdscale.search._mailbox import Report
 from kdscale.search._rungs import Halving
 from kdscale.search._study import Study
 from kdscale.training import (
@@ -31,9 +31,6 @@ from kdscale.training import (
     load_network,
     train_cohort,
 )
-
-Report = dict[str, Any]
-"""What a job hands to Ray: the cohort's name and either progress or an error."""
 
 
 @dataclass(frozen=True)
@@ -103,55 +100,11 @@ def tune_job(config: Mapping[str, Any], place: Place) -> None:
     job = Job(**config)
     threads(place.study)
     group = Group(device=default_device())
-    for report in _reports(job, place, group):
+    for report in reports(job, place, group):
         tune.report(report)
 
 
-def tune_train_job(config: Mapping[str, Any], place: Place) -> None:
-    """Runs a job of several workers: a Ray Train TorchTrainer, driven by Ray Tune's actor."""
-    import ray.train
-    from ray import tune
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    from kdscale.search._resources import worker_bundle
-
-    # Workers wait at every report until Train has looked at it: seconds, unless it looks often.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    resources = place.study.resources
-    trainer = TorchTrainer(
-        _train_worker,
-        train_loop_config={"job": dict(config), "place": place},
-        torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker=worker_bundle(resources),
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"{config['cohort']}-{os.getpid()}",
-            storage_path=str(place.folder / "ray"),
-            callbacks=[TuneReportCallback()],
-        ),
-    )
-    try:
-        trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        tune.report({"cohort": config["cohort"], **_told_of_workers(error.worker_failures)})
-
-
-def _train_worker(config: Mapping[str, Any]) -> None:
-    import ray.train
-    from ray.train.torch import get_device
-
-    job, place = Job(**config["job"]), config["place"]
-    threads(place.study)
-    group = Group.current(get_device())
-    for report in _reports(job, place, group):
-        ray.train.report(report)
-
-
-def _reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
+def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
     """Yields what the driver is told; an error is told rather than raised, which keeps the actor.
 
     With several workers it is raised, because the others may be waiting for this one.
@@ -165,17 +118,6 @@ def _reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
         refused = isinstance(error, UserError)
         told = {"refused": str(error)} if refused else {"crashed": traceback.format_exc(limit=-3)}
         yield {"cohort": job.cohort, **told}
-
-
-def _told_of_workers(failures: Mapping[int, Exception]) -> Report:
-    """Returns what the driver is told when workers have raised, from Ray's error of each."""
-    last_lines = []
-    for rank, failure in sorted(failures.items()):
-        cause = getattr(failure, "_base_exc", failure)  # Ray wraps what our code has raised
-        if isinstance(cause, UserError):
-            return {"refused": str(cause)}
-        last_lines.append(f"worker {rank}: {type(cause).__name__}: {cause}".splitlines()[0])
-    return {"crashed": "; ".join(last_lines)}
 
 
 def threads(study: Study) -> None:

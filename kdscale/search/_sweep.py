@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import TrialRecord
-from kdscale.search._cohort_job import Place, tune_job, tune_train_job
+from kdscale.search._cohort_job import Place, tune_job
 from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
 from kdscale.search._queue import CohortQueue
 from kdscale.search._resources import lanes, worker_bundle
@@ -99,9 +99,11 @@ def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
         trainable = tune.with_parameters(tune_job, place=place)
         trainable = tune.with_resources(trainable, worker_bundle(resources))
     else:
-        # The actor only drives a TorchTrainer. It asks for no CPU, so drivers never keep one from
-        # workers; a sliver of the head node keeps them there.
-        trainable = tune.with_parameters(tune_train_job, place=place)
+        from kdscale.search._lane import WarmLane
+
+        # The actor only drives a lane of workers. It asks for no CPU, so drivers never keep one
+        # from workers; a sliver of the head node keeps them there.
+        trainable = tune.with_parameters(WarmLane, place=place)
         trainable = tune.with_resources(trainable, {"CPU": 0, "node:__internal_head__": 0.001})
     scratch = place.folder / "ray"
     tuner = tune.Tuner(
@@ -113,7 +115,12 @@ def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
     )
     try:
         tuner.fit()

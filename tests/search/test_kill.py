@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,8 +72,9 @@ def session(leader: int) -> list[int]:
     """Returns the processes of a session: a Ray that a driver has started stays in its own."""
     found = []
     for entry in Path("/proc").iterdir():
-        with suppress(ValueError, ProcessLookupError):
-            if os.getsid(int(entry.name)) == leader:
+        with suppress(ValueError, OSError):
+            ended = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            if os.getsid(int(entry.name)) == leader and not ended:
                 found.append(int(entry.name))
     return found
 
@@ -102,3 +104,23 @@ def test_a_sweep_killed_halfway_goes_on_and_ends_as_if_undisturbed(tmp_path: Pat
     # No epoch that the first sweep has recorded was trained again.
     assert "c000-s0 running 1" not in told
     assert numbers(ledger) == numbers(swept_here(killed_study(tmp_path / "here")))
+
+
+def test_ctrl_c_leaves_no_process_of_a_lane_behind(tmp_path: Path) -> None:
+    """A terminal sends the signal to the whole group; Ray's processes are in the same session."""
+    study = killed_study(tmp_path)
+    resources = study.resources.model_copy(update={"workers": 2})
+    study = study.model_copy(update={"resources": resources})
+    with driver(study, tmp_path) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            name, state, epochs = f"{line} 0 0".split()[:3]
+            if name.startswith("c") and state == "running" and int(epochs) >= 1:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.communicate(timeout=240)[0]
+        assert "complete" not in told
+        while session(process.pid):  # the test's time limit ends a wait in vain
+            time.sleep(0.2)
+    ledger = open_ledger(study, create=False)
+    assert any(trial.history for trial in ledger.trials)

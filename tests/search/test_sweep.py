@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from data.files import write_cifar
 
 from kdscale.errors import UserError
+from kdscale.records import TrialRecord
 from kdscale.search import Study, sweep
 from kdscale.search._sweep import _QUIET
 from kdscale.training import load_network, student_path
@@ -142,6 +145,65 @@ def test_several_workers_train_what_one_does(tmp_path: Path) -> None:
                     rel=1e-3,
                 )
             )
+
+
+class Killer(Listener):
+    """Notes which processes train each trial, and may kill one of them."""
+
+    def __init__(self, victim: str = "") -> None:
+        super().__init__()
+        self.workers: dict[str, set[int]] = {}
+        self.victim = victim
+
+    def on_change(self, trial: TrialRecord) -> None:
+        super().on_change(trial)
+        if not (trial.history or trial.has_ended):
+            return
+        workers = train_workers()
+        self.workers.setdefault(trial.name, set()).update(workers)
+        if trial.name == self.victim:
+            self.victim = ""
+            os.kill(max(workers), signal.SIGKILL)
+
+
+def train_workers() -> set[int]:
+    """Returns the processes of Ray Train's workers in this session, Ray's own name for them."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with suppress(ValueError, OSError):
+            number, mine = int(entry.name), os.getsid(int(entry.name)) == os.getsid(0)
+            if mine and (entry / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker"):
+                found.add(number)
+    return found
+
+
+def test_workers_stay_from_cohort_to_cohort_and_are_replaced_when_one_dies(tmp_path: Path) -> None:
+    """Configuration 0 asks for more classes than there are; a worker is killed in configuration 2.
+
+    Killed or not, the numbers are the same to the last bit.
+    """
+    write_cifar(tmp_path / "cifar-10-batches-py", classes=10, per_file=40)
+    sections: dict[str, Any] = {
+        "task": TASK | {"data": {"name": "cifar10", "root": str(tmp_path)}},
+        "parameters": {"depth": {"values": [12, 3, 4, 5]}},
+        "search": {"method": "grid"},
+        "budget": {"epochs": 4},
+        "undistilled": False,
+        "resources": {"workers": 2, "cohort": 1},
+    }
+    calm, killer = Killer(), Killer("c002-s0")
+    undisturbed = sweep(tiny_study(tmp_path / "calm", **sections), calm).ledger
+    assert [trial.state for trial in undisturbed.trials] == ["failed", "done", "done", "done"]
+    assert len(set.union(*calm.workers.values())) == 2
+
+    outcome = sweep(tiny_study(tmp_path / "killed", **sections), killer)
+    assert (outcome.complete, killer.lanes) == (True, [1])
+    attempts = {trial.name: trial.attempt for trial in outcome.ledger.trials}
+    assert attempts == {"c000-s0": 1, "c001-s0": 1, "c002-s0": 2, "c003-s0": 1}
+    first, last = killer.workers["c001-s0"], killer.workers["c002-s0"]
+    assert killer.workers["c000-s0"] == first
+    assert len(last - first) == 2
+    assert numbers(outcome.ledger) == numbers(undisturbed)
 
 
 def test_a_sweep_survives_its_trials_and_never_needs_test_files(tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+"""A lane of several workers: one long Ray Train run that takes cohort after cohort.
+
+Ray Train places the workers, joins them in a process group and puts others in their place when
+one dies. That takes 15 seconds or more, so it is done once a lane and not once a cohort: between
+cohorts the workers wait at a mailbox, with data, teacher and process group as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+import ray.train
+from ray import tune
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from kdscale.errors import UserError
+from kdscale.search._cohort_job import Job, Place, reports, threads
+from kdscale.search._mailbox import Mailbox, Report
+from kdscale.search._resources import worker_bundle
+from kdscale.training import Group
+
+_FAREWELL_SECONDS = 10.0
+
+
+class WarmLane(tune.Trainable):  # type: ignore[misc]  # Ray has no types
+    """Ray Tune's actor of a lane: each of its trials is a cohort for the same workers."""
+
+    def setup(self, config: dict[str, Any], place: Place) -> None:
+        """Takes the first cohort."""
+        self._place = place
+        self._run: _TrainRun | None = None
+        self._job: dict[str, Any] | None = None
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes the next cohort, and returns that the same actor can train it."""
+        self._job = new_config
+        return True
+
+    def step(self) -> Report:
+        """Returns the next report of the cohort; it is done when there are no more."""
+        if self._job is not None:
+            if self._run is None or self._run.ended:
+                self._run = _TrainRun(self._place)
+            self._run.submit(self._job)
+            self._job = None
+        assert self._run is not None
+        return self._run.next() or {"done": True}
+
+    def cleanup(self) -> None:
+        """Sends the workers home; those that do not go die with this actor."""
+        if self._run is not None:
+            self._run.close()
+
+
+class _TrainRun:
+    """The Ray Train run behind a lane, and the mailbox of its workers."""
+
+    def __init__(self, place: Place) -> None:
+        # Here, because workers without a driver are of no use, and go down with its node.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox)
+        self._mailbox = actor.remote(place.study.resources.workers)
+        self._place = place
+        self.ended = False  # once Ray Train has given up, nobody takes jobs
+        self._thread = threading.Thread(target=self._fit, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Mapping[str, Any]) -> None:
+        ray.get(self._mailbox.submit.remote(job))
+
+    def next(self) -> Report | None:
+        report: Report | None = ray.get(self._mailbox.next.remote())
+        return report
+
+    def close(self) -> None:
+        if ray.get(self._mailbox.close.remote()):
+            self._thread.join(_FAREWELL_SECONDS)
+
+    def _fit(self) -> None:
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+        resources = self._place.study.resources
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"mailbox": self._mailbox, "place": self._place},
+            torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=resources.gpus_per_worker > 0,
+                resources_per_worker=worker_bundle(resources),
+            ),
+            run_config=ray.train.RunConfig(
+                name=f"lane-{os.getpid()}",
+                storage_path=str(self._place.folder / "ray"),
+                callbacks=[_Failures(self._mailbox)],
+                # The queue counts the failures of each cohort; a lane has as many as they have.
+                failure_config=ray.train.FailureConfig(max_failures=-1),
+            ),
+        )
+        why = "Ray Train ended the workers"
+        try:
+            trainer.fit()
+        except Exception as error:
+            why = f"Ray Train gave up: {type(error).__name__}: {error}"
+        self.ended = True  # before the driver is told, which may have the next job at once
+        ray.get(self._mailbox.fail.remote({"crashed": why}))
+
+
+class _Failures(ray.train.UserCallback):  # type: ignore[misc]  # Ray has no types
+    """Tells the mailbox of workers that have failed, before Ray Train replaces them."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+        ray.get(self._mailbox.fail.remote(told_of_workers(worker_exceptions)))
+
+
+def told_of_workers(failures: Mapping[int, Exception]) -> Report:
+    """Returns what the driver is told when workers have raised, from Ray's error of each."""
+    last_lines = []
+    for rank, failure in sorted(failures.items()):
+        cause = getattr(failure, "_base_exc", failure)  # Ray wraps what our code has raised
+        if isinstance(cause, UserError):
+            return {"refused": str(cause)}
+        last_lines.append(f"worker {rank}: {type(cause).__name__}: {cause}".splitlines()[0])
+    return {"crashed": "; ".join(last_lines)}
+
+
+def _work(config: Mapping[str, Any]) -> None:
+    """Trains cohort after cohort, as one of the workers."""
+    mailbox, place = config["mailbox"], config["place"]
+    me = ray.get_runtime_context().get_actor_id()
+    threads(place.study)
+    group = Group.current(get_device())
+    turn = 0
+    while (taken := ray.get(mailbox.take.remote(me, turn))) is not None:
+        turn, job = taken
+        for report in reports(Job(**job), place, group):
+            if group.rank == 0:
+                ray.get(mailbox.report.remote(me, turn, report))
+        ray.get(mailbox.done.remote(me, turn))
