@@ -15,6 +15,7 @@ from kdscale.data._spec import (
 from kdscale.data._split import ArraySplit, Split, fingerprint
 from kdscale.data._strong import strong_views
 from kdscale.data._task import TaskData, normalise
+from kdscale.data._teacher_cache import Header, Part, TeacherCache, cache_key, entry_bytes
 
 __all__ = [
     "ArraySplit",
@@ -24,10 +25,15 @@ __all__ = [
     "Cifar100Spec",
     "DataSpec",
     "FashionMnistSpec",
+    "Header",
     "Icons100Spec",
     "ImageFolderSpec",
+    "Part",
     "Split",
     "TaskData",
+    "TeacherCache",
+    "cache_key",
+    "entry_bytes",
     "epoch_order",
     "fingerprint",
     "load_data",
