@@ -15,12 +15,21 @@ from kdscale.data._spec import (
 from kdscale.data._split import ArraySplit, Split, fingerprint
 from kdscale.data._strong import strong_views
 from kdscale.data._task import TaskData, normalise
-from kdscale.data._teacher_cache import Header, Part, TeacherCache, cache_key, entry_bytes
+from kdscale.data._teacher_cache import (
+    CacheType,
+    Header,
+    Part,
+    TeacherCache,
+    cache_key,
+    entry_bytes,
+    file_bytes,
+)
 
 __all__ = [
     "ArraySplit",
     "Augmentation",
     "AugmentationSpec",
+    "CacheType",
     "Cifar10Spec",
     "Cifar100Spec",
     "DataSpec",
@@ -35,6 +44,7 @@ __all__ = [
     "cache_key",
     "entry_bytes",
     "epoch_order",
+    "file_bytes",
     "fingerprint",
     "load_data",
     "load_test",

@@ -21,8 +21,8 @@ Bytes = npt.NDArray[np.uint8]
 
 _BLOCK_BYTES = 64 * 2**20
 _MOST_OPEN = 256
-_MARK_BYTES = 4
-_PAGE_BYTES = 4096
+MARK_BYTES = 4
+PAGE_BYTES = 4096
 
 
 class Blocks:
@@ -45,7 +45,7 @@ class Blocks:
         self.damaged = 0
         self._folder = folder
         self._views = views
-        self._stride = entry_bytes + _MARK_BYTES
+        self._stride = entry_bytes + MARK_BYTES
         self._images = max(1, _BLOCK_BYTES // (views * self._stride))
         self._file_bytes = self._images * views * self._stride
         self._open: OrderedDict[int, int] = OrderedDict()
@@ -56,7 +56,7 @@ class Blocks:
         Args:
             image: Number of the image.
             view: Number of the view.
-            into: uint8 ``[entry_bytes + 4]``: the mark, then the data.
+            into: uint8 ``[MARK_BYTES + entry_bytes]``: the mark, then the data.
         """
         number, offset = self._place(image, view)
         file = self._file(number, create=False)
@@ -64,10 +64,10 @@ class Blocks:
             return False
         if os.preadv(file, [into.data], offset) < self._stride:
             return False
-        mark = int.from_bytes(into[:_MARK_BYTES].tobytes(), "little")
+        mark = int.from_bytes(into[:MARK_BYTES].tobytes(), "little")
         if mark == 0:
             return False
-        if mark != _mark(image, view, into[_MARK_BYTES:]):
+        if mark != _mark(image, view, into[MARK_BYTES:]):
             self.damaged += 1
             return False
         return True
@@ -86,10 +86,10 @@ class Blocks:
         number, offset = self._place(image, view)
         file = self._file(number, create=True)
         assert file is not None
-        _write(file, data.data, offset + _MARK_BYTES)
-        mark = _mark(image, view, data).to_bytes(_MARK_BYTES, "little")
+        _write(file, data.data, offset + MARK_BYTES)
+        mark = _mark(image, view, data).to_bytes(MARK_BYTES, "little")
         _write(file, memoryview(mark), offset)
-        return -(-self._stride // _PAGE_BYTES) * _PAGE_BYTES
+        return -(-self._stride // PAGE_BYTES) * PAGE_BYTES
 
     def forget_deleted(self) -> None:
         """Closes the files that somebody has deleted, so that nothing more is written to them."""

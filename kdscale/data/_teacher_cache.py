@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdscale.data._cache_blocks import Blocks
+from kdscale.data._cache_blocks import MARK_BYTES, PAGE_BYTES, Blocks
 from kdscale.data._cache_quota import make_room, take
 
 CacheType = Literal["fp32", "fp16"]
@@ -111,6 +111,19 @@ def entry_bytes(parts: Sequence[Part], dtype: CacheType) -> int:
     return sum(part.bytes(dtype) for part in parts)
 
 
+def file_bytes(data_bytes: int, entries: int, of: int) -> int:
+    """Returns the most bytes that some of a cache's entries take on the disk.
+
+    Args:
+        data_bytes: Of one entry, see `entry_bytes`.
+        entries: How many entries are there, anywhere.
+        of: How many there are in the full cache.
+    """
+    size = data_bytes + MARK_BYTES
+    pages = -(-size // PAGE_BYTES) + (size % PAGE_BYTES > 0)  # an entry may lie across two
+    return min(size * of, entries * pages * PAGE_BYTES)
+
+
 class TeacherCache:
     """Outputs of one teacher under one key, shared by all processes that know the folder.
 
@@ -187,7 +200,7 @@ class TeacherCache:
         if self.header is None or self._blocks is None:
             return torch.zeros(len(indices), dtype=torch.bool), {}
         size = entry_bytes(self.header.parts, self._dtype)
-        rows = np.zeros((len(indices), size + 4), dtype=np.uint8)
+        rows = np.zeros((len(indices), MARK_BYTES + size), dtype=np.uint8)
         found = np.zeros(len(indices), dtype=np.bool_)
         for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
             try:
@@ -196,7 +209,7 @@ class TeacherCache:
                 self._failed("read", error)
         if not found.any():
             return torch.from_numpy(found), {}
-        outputs, start = {}, 4
+        outputs, start = {}, MARK_BYTES
         for part in self.header.parts:
             end = start + part.bytes(self._dtype)
             column = torch.from_numpy(np.ascontiguousarray(rows[:, start:end]))

@@ -20,6 +20,7 @@ from kdscale.training._spec import (
 )
 from kdscale.training._student import Member, Row, checkpoint_path, student_path
 from kdscale.training._teach import CachedTeacher, Teaching
+from kdscale.training._teach_parts import kept_bytes
 from kdscale.training._teacher import (
     HASH_LETTERS,
     cached_teacher,
@@ -58,6 +59,7 @@ __all__ = [
     "checkpoint_path",
     "content_hash",
     "evaluate",
+    "kept_bytes",
     "learning_rate",
     "load_network",
     "load_teacher",

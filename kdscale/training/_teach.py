@@ -27,10 +27,18 @@ from kdscale.data import (
 )
 from kdscale.losses import METHODS
 from kdscale.models import Network
-from kdscale.outputs import LOGITS, Affine, Need, Outputs, OutputShapes
+from kdscale.outputs import LOGITS, Need, Outputs, OutputShapes
 from kdscale.training._group import Group
 from kdscale.training._spec import RecipeSpec, TeacherCacheSpec
 from kdscale.training._student import Member
+from kdscale.training._teach_parts import (
+    assembled,
+    cpu_name,
+    kept_of,
+    parts_of,
+    same_bits,
+    static_of,
+)
 
 _LOG = logging.getLogger(__name__)
 _SMALLEST_CHUNK = 16
@@ -120,7 +128,7 @@ class Teaching:
 
     def keep(self, needs: frozenset[Need]) -> None:
         """Sets what the cache keeps: all that the cohort will ask for, whoever drops out."""
-        self._kept = (needs | LOGITS) - {"tail"}
+        self._kept = kept_of(needs)
 
     def live(self, images: Tensor, needs: frozenset[Need]) -> Outputs:
         """Returns the outputs for normalised images ``[B, 3, H, W]``, computed now."""
@@ -157,7 +165,17 @@ class Teaching:
             kept = {part.name: outputs[part.name][missing] for part in header.parts}
             cache.store(indices[missing], codes[missing], kept)
         device = images.device
-        return _assembled({n: part.to(device) for n, part in outputs.items()}, header, device)
+        return assembled({n: part.to(device) for n, part in outputs.items()}, header, device)
+
+    @property
+    def problem(self) -> str:
+        """Why the cache cannot be read or written, or has been turned off; empty if it is well."""
+        if self._cache is None:
+            return ""
+        header = self._cache.header
+        if header is not None and not header.parts:
+            return "this teacher's outputs cannot be kept: they depend on their batch"
+        return self._cache.problem
 
     def end_epoch(self) -> None:
         """Logs the counts; warns, once, if the cache has failed and the teacher taught live."""
@@ -196,10 +214,10 @@ class Teaching:
         missing, present = torch.nonzero(~found)[:, 0], torch.nonzero(found)[:, 0]
         rows = -(-len(missing) // header.chunk) * header.chunk
         if rows >= len(images):
-            live = _parts_of(self.live(images, self._kept))
+            live = parts_of(self.live(images, self._kept))
             return {part.name: part.rounded(live[part.name], dtype) for part in header.parts}
         picked = torch.cat([missing, present[: rows - len(missing)]]).to(images.device)
-        live = _parts_of(self.live(self._arranged(images[picked]), self._kept))
+        live = parts_of(self.live(self._arranged(images[picked]), self._kept))
         for part in header.parts:
             computed = part.rounded(live[part.name][: len(missing)], dtype)
             outputs[part.name][missing] = computed.cpu()
@@ -239,7 +257,7 @@ class Teaching:
             + (
                 [torch.cuda.get_device_name(device), torch.backends.cudnn.allow_tf32]
                 if device.type == "cuda"
-                else [torch.get_num_threads(), _cpu()]
+                else [torch.get_num_threads(), cpu_name()]
             ),
         }
 
@@ -252,13 +270,13 @@ class Teaching:
         A teacher whose rows do depend on that is not cached.
         """
         whole = self.live(images, self._kept)
-        wanted = _parts_of(whole)
+        wanted = parts_of(whole)
         count = len(images)
 
         def agrees(order: Tensor) -> bool:
             rows = order.to(images.device)
-            got = _parts_of(self.live(self._arranged(images[rows]), self._kept))
-            return all(_same_bits(got[name], wanted[name][rows]) for name in wanted)
+            got = parts_of(self.live(self._arranged(images[rows]), self._kept))
+            return all(same_bits(got[name], wanted[name][rows]) for name in wanted)
 
         order = torch.arange(count)
         if not (agrees(order.flip(0)) and agrees(order.roll(1))):
@@ -272,7 +290,7 @@ class Teaching:
         else:
             chunk = count
         parts = tuple(Part.of(name, batch) for name, batch in wanted.items())
-        return Header(parts, chunk, _static_of(whole))
+        return Header(parts, chunk, static_of(whole))
 
     def _arranged(self, images: Tensor) -> Tensor:
         if self._recipe.channels_last:
@@ -301,65 +319,3 @@ class Teaching:
             draft.write_text(json.dumps(asdict(shapes)))
             os.replace(draft, path)
         return shapes
-
-
-def _parts_of(outputs: Outputs) -> dict[str, Tensor]:
-    """Returns what of the outputs belongs to images, by name."""
-    single = {name: getattr(outputs, name) for name in ("logits", "embedding", "map", "class_maps")}
-    parts = {name: part for name, part in single.items() if part is not None}
-    parts |= {f"stage {number}": part for number, part in outputs.stages.items()}
-    return parts | {f"preactivation {n}": part for n, part in outputs.preactivations.items()}
-
-
-def _static_of(outputs: Outputs) -> dict[str, Tensor]:
-    """Returns what of the outputs belongs to the network, by name."""
-    affines = {f"norm {number}": norm for number, norm in outputs.norms.items()}
-    if outputs.classifier is not None:
-        affines["classifier"] = outputs.classifier
-    return {
-        f"{name} {which}": tensor.detach().cpu().clone()
-        for name, affine in affines.items()
-        for which, tensor in affine._asdict().items()
-    }
-
-
-def _assembled(parts: Mapping[str, Tensor], header: Header, device: torch.device) -> Outputs:
-    affines = {
-        name.removesuffix(" weight"): Affine(
-            weight.to(device), header.static[name.replace(" weight", " bias")].to(device)
-        )
-        for name, weight in header.static.items()
-        if name.endswith(" weight")
-    }
-    return Outputs(
-        logits=parts["logits"],
-        embedding=parts.get("embedding"),
-        map=parts.get("map"),
-        class_maps=parts.get("class_maps"),
-        stages=_numbered("stage", parts),
-        preactivations=_numbered("preactivation", parts),
-        norms=_numbered("norm", affines),
-        classifier=affines.get("classifier"),
-    )
-
-
-def _numbered(kind: str, named: Mapping[str, Any]) -> dict[int, Any]:
-    start = f"{kind} "
-    return {
-        int(name[len(start) :]): value for name, value in named.items() if name.startswith(start)
-    }
-
-
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
-
-
-def _cpu() -> str:
-    """Returns the processor: the kernels that torch chooses depend on it."""
-    name = platform.machine()
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return f"{name} {torch.backends.cpu.get_cpu_capability()}"
