@@ -1,6 +1,7 @@
 """Data sets, their splits, and augmentation keyed by (seed, epoch, index)."""
 
 from kdscale.data._augmentation import Augmentation
+from kdscale.data._cache_quota import usable_bytes
 from kdscale.data._load import load_data, load_test
 from kdscale.data._order import epoch_order
 from kdscale.data._spec import (
@@ -50,4 +51,5 @@ __all__ = [
     "load_test",
     "normalise",
     "strong_views",
+    "usable_bytes",
 ]

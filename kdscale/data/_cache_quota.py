@@ -51,9 +51,10 @@ def used_bytes(folder: Path) -> int:
 def make_room(root: Path, own: str, quota_bytes: int, wanted_bytes: int) -> int:
     """Returns how many bytes may be written now, after evicting what must go.
 
-    Keys that nobody uses go first, the longest unused one before the others, until
-    ``wanted_bytes`` fit. Of the own key blocks go, the oldest first, only when it alone is over
-    the quota: every epoch reads all blocks alike, so replacing one by another gains nothing.
+    An eighth of the quota stays free for what several writers do not know of each other. Keys
+    that nobody uses go first, the longest unused one before the others, until ``wanted_bytes``
+    fit. Of the own key blocks go, the oldest first, only where that leaves more than the quota:
+    every epoch reads all blocks alike, so replacing one by another gains nothing.
 
     Args:
         root: The folder of keys.
@@ -64,7 +65,7 @@ def make_room(root: Path, own: str, quota_bytes: int, wanted_bytes: int) -> int:
     used = used_bytes(root)
     others = [path for path in root.iterdir() if path.is_dir() and path.name != own]
     for key in sorted(others, key=_last_use):
-        if used + wanted_bytes <= quota_bytes:
+        if used + wanted_bytes <= usable_bytes(quota_bytes):
             break
         freed = used_bytes(key)
         if _evict(key):
@@ -74,7 +75,12 @@ def make_room(root: Path, own: str, quota_bytes: int, wanted_bytes: int) -> int:
             break
         used -= block.stat().st_blocks * _DISK_BLOCK_BYTES
         block.unlink(missing_ok=True)
-    return quota_bytes - used
+    return usable_bytes(quota_bytes) - used
+
+
+def usable_bytes(quota_bytes: int) -> int:
+    """Returns how much of a quota is written."""
+    return quota_bytes - quota_bytes // 8
 
 
 def _evict(key: Path) -> bool:

@@ -254,7 +254,7 @@ class TeacherCache:
         self._blocks = self._lock = None
 
     def _more_room(self) -> int:
-        wanted = min(_MOST_UNCOUNTED_BYTES, self._quota // 8)
+        wanted = min(_MOST_UNCOUNTED_BYTES, self._quota // 32)
         return min(wanted, make_room(self._root, self._key, self._quota, wanted))
 
     def _read_header(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from kdscale.data import Augmentation, TaskData, file_bytes, load_data, normalise
+from kdscale.data import Augmentation, TaskData, file_bytes, load_data, normalise, usable_bytes
 from kdscale.errors import UserError
 from kdscale.losses import METHODS, PairShapes
 from kdscale.models import Network, create_model
@@ -116,10 +116,10 @@ def fill_cache(study: Study, processes: int | None = None) -> Iterator[tuple[int
     plan = filler.plan
     if plan.live:
         raise UserError(f"--fill-cache: there must be a teacher cache to fill, but {plan.live}")
-    if plan.full_bytes > plan.quota_bytes:
+    if plan.full_bytes > usable_bytes(plan.quota_bytes):
         raise UserError(
-            f"task.teacher.cache.quota must be at least {plan.full_bytes} (the full cache), "
-            f"but got {plan.quota_bytes}"
+            f"task.teacher.cache.quota must be at least {-(-plan.full_bytes * 8 // 7)} (the full "
+            f"cache and an eighth of room), but got {plan.quota_bytes}"
         )
     if processes is None:
         cpus = len(os.sched_getaffinity(0)) // study.resources.cpus_per_worker
