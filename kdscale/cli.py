@@ -125,6 +125,10 @@ def teacher(
     study: StudyPath,
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="Also write the weights here.")] = None,
+    fill_cache: Annotated[
+        bool,
+        typer.Option("--fill-cache", help="Then fill the teacher cache, with all CPUs here."),
+    ] = False,
 ) -> None:
     """Train the study's teacher, or score the one that it names on the validation split."""
     from kdscale.workflow import teacher_score, train_study_teacher
@@ -139,6 +143,9 @@ def teacher(
             raise UserError(f"the teacher failed: {progress.reason}")
     score, path = teacher_score(loaded, output)
     _print(f"{spec.model}: validation accuracy {score.accuracy:.2f}%\nweights: {path}")
+    if fill_cache:
+        with _resumable(_command("teacher", study, overrides, "--fill-cache")):
+            _fill_cache(loaded)
 
 
 @app.command()
@@ -231,6 +238,19 @@ def doctor() -> None:
     console.print(doctor_view(findings))
     if any(finding.wrong for finding in findings):
         raise typer.Exit(1)
+
+
+def _fill_cache(study: Study) -> None:
+    from rich.progress import Progress as Bar
+
+    from kdscale.search import fill_cache
+
+    pairs = 0
+    with Bar(console=console, transient=True) as bar:
+        task = bar.add_task("teacher cache", total=None)
+        for done, pairs in fill_cache(study):
+            bar.update(task, completed=done, total=pairs)
+    _print(f"teacher cache: {pairs:,} (image, view) pairs, in {study.cache_folder}")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,5 +1,6 @@
 """From a study file to trials: configurations, cohorts, Ray Tune, and the durable record."""
 
+from kdscale.search._cache_plan import CachePlan, fill_cache
 from kdscale.search._designs import designed_configuration
 from kdscale.search._estimate_cost import Check, check
 from kdscale.search._fresh import delete_study, what_fresh_deletes
@@ -11,6 +12,7 @@ from kdscale.search._sweep import Listener, Outcome, sweep
 from kdscale.search._versions import versions
 
 __all__ = [
+    "CachePlan",
     "Check",
     "Ledger",
     "Listener",
@@ -22,6 +24,7 @@ __all__ = [
     "cost",
     "delete_study",
     "designed_configuration",
+    "fill_cache",
     "load_study",
     "open_ledger",
     "single_trial",

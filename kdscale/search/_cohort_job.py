@@ -7,15 +7,15 @@ are loaded once a process: Ray Tune reuses its actors from cohort to cohort.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdscale.data import DataSpec, TaskData, load_data
+from kdscale.data import DataSpec, TaskData, fingerprint, load_data
 from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.records import Value
@@ -23,11 +23,13 @@ from kdscale.search._mailbox import Report
 from kdscale.search._rungs import Halving
 from kdscale.search._study import Study
 from kdscale.training import (
+    CachedTeacher,
     Cohort,
     Group,
     Member,
     Progress,
     Row,
+    cached_teacher,
     load_network,
     train_cohort,
 )
@@ -57,12 +59,14 @@ class Place:
     Attributes:
         study: The study.
         folder: The study folder, absolute: the same path on every node.
-        teacher: The teacher's file in it.
+        teacher: The teacher's file in it, named by a hash of its contents.
+        cache: The folder of the teacher caches, absolute; None for the live teacher.
     """
 
     study: Study
     folder: Path
     teacher: Path
+    cache: Path | None = None
 
 
 def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
@@ -75,9 +79,10 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
     data = _data(study.task.data)
     members = tuple(_member(name, values, place) for name, values in job.members.items())
     distils = any(member.terms for member in members)
-    teacher = None
+    teacher: Network | CachedTeacher | None = None
     if distils:
-        teacher = _teacher(place.teacher, data.num_classes, data.image_size, group.device)
+        load = partial(_teacher, place.teacher, data.num_classes, data.image_size, group.device)
+        teacher = load() if place.cache is None else _behind_cache(load, place, place.cache)
     stop = None
     if study.rungs is not None and distils:
         stop = Halving(study.rung_epochs, study.rungs.eta, study.metric.name, study.metric.goal)
@@ -143,6 +148,17 @@ def _member(name: str, values: Mapping[str, Value] | None, place: Place) -> Memb
         folder,
         resolved.ce_start_epoch,
     )
+
+
+def _behind_cache(load: Callable[[], Network], place: Place, folder: Path) -> CachedTeacher:
+    task = place.study.task
+    name = place.teacher.stem
+    return cached_teacher(load, task.teacher, name, _fingerprint(task.data), folder)
+
+
+@lru_cache(maxsize=1)
+def _fingerprint(spec: DataSpec) -> str:
+    return fingerprint(_data(spec).train)
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ from kdscale.data import Augmentation, TaskData, load_data, normalise
 from kdscale.errors import UserError
 from kdscale.losses import METHODS, PairShapes
 from kdscale.models import Network, count_parameters, create_model, multiply_accumulates
-from kdscale.records import Value
+from kdscale.search._cache_plan import CachePlan, cache_plan, ends
 from kdscale.search._plan import cost, generations
 from kdscale.search._study import Study
 from kdscale.training import ModelSpec, load_teacher
@@ -52,6 +52,7 @@ class Check:
         generations: Times that configurations are asked for.
         cpu_hours: Expected hours of one worker on this machine, from a few timed steps.
         refused: Configurations at the ends of the search space that a method refuses, and why.
+        cache: The teacher cache's size.
     """
 
     teacher: NetworkFacts
@@ -65,6 +66,7 @@ class Check:
     generations: int
     cpu_hours: float
     refused: tuple[str, ...]
+    cache: CachePlan | None = None
 
 
 def check(study: Study) -> Check:
@@ -101,6 +103,7 @@ def check(study: Study) -> Check:
         generations=generations(study),
         cpu_hours=seconds / 3600.0,
         refused=tuple(_refusals(study, student, teacher, data)),
+        cache=cache_plan(study, data, student, teacher),
     )
 
 
@@ -165,15 +168,8 @@ def _refusals(study: Study, student: Network, teacher: Network, data: TaskData) 
     batch_size = study.task.recipe.batch_size
     shapes = PairShapes(student.shapes, teacher.shapes, batch_size, data.train.labels)
     reasons: dict[str, None] = {}
-    for values in _ends(study):
+    for values in ends(study):
         for term in study.resolve(values).terms:
             if why := METHODS[term.method].refusal(shapes, term.hyperparameters):
                 reasons[f"{term.name}: {why}"] = None
     return list(reasons)
-
-
-def _ends(study: Study) -> list[dict[str, Value]]:
-    """Returns configurations that hold the lowest and the highest value of each parameter."""
-    lowest = {axis.name: axis.draw(0.0) for axis in study.axes}
-    highest = {axis.name: axis.draw(1.0 - 1e-9) for axis in study.axes}
-    return [lowest, highest]

@@ -362,8 +362,15 @@ def _forget_if_untrained(study: Study, storage: BaseStorage) -> None:
 
 
 def _definition(study: Study) -> str:
-    """Returns the study as JSON, without where it lies: that may change, and hold a password."""
-    return json.dumps(study.model_dump(mode="json", exclude={"storage", "tracking"}))
+    """Returns the study as JSON, without where it lies: that may change, and hold a password.
+
+    So may the teacher cache, unless it changes what students see.
+    """
+    cache = not study.task.teacher.cache.changes_results
+    exclude = {"storage": True, "tracking": True} | (
+        {"task": {"teacher": {"cache": True}}} if cache else {}
+    )
+    return json.dumps(study.model_dump(mode="json", exclude=exclude))
 
 
 def study_names(study: Study) -> tuple[str, str]:

@@ -8,16 +8,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdscale.data import load_data
+from kdscale.data import TaskData, fingerprint, load_data
+from kdscale.models import Network
 from kdscale.records import Value
 from kdscale.search._axes import Axis
 from kdscale.search._cohort_job import default_device, threads
 from kdscale.search._study import Study
 from kdscale.training import (
+    HASH_LETTERS,
+    CachedTeacher,
     Cohort,
     Group,
     Member,
     Progress,
+    cached_teacher,
+    content_hash,
     load_teacher,
     student_path,
     train_cohort,
@@ -63,7 +68,9 @@ def single_trial(study: Study, seed: int) -> Single:
     for axis in study.axes:
         values.setdefault(axis.name, axis.cast(_default(study, axis)))
     resolved = study.resolve(values)
-    task = study.task.model_copy(update={"recipe": resolved.recipe}).model_dump_json()
+    task = study.task.model_copy(update={"recipe": resolved.recipe}).model_dump_json(
+        exclude=None if study.task.teacher.cache.changes_results else {"teacher": {"cache"}}
+    )
     objective = [resolved.ce_weight, resolved.ce_start_epoch, repr(resolved.terms)]
     identity = json.dumps([task, *objective, study.budget.epochs, seed])
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
@@ -81,7 +88,10 @@ def train_single(study: Study, single: Single) -> Iterator[Progress]:
     threads(study)
     data = load_data(study.task.data)
     group = Group(device=default_device())
-    teacher = load_teacher(study.task.teacher, data, study.teacher_folder).to(group.device)
+    network = load_teacher(study.task.teacher, data, study.teacher_folder).to(group.device)
+    teacher = (
+        network if not study.task.teacher.cache.enabled else behind_cache(study, network, data)
+    )
     resolved = study.resolve(single.values)
     member = Member(
         single.folder.name,
@@ -94,6 +104,17 @@ def train_single(study: Study, single: Single) -> Iterator[Progress]:
     cohort = Cohort(study.task.student, (member,), single.seed, study.budget.epochs)
     for progress in train_cohort(cohort, data, teacher, group):
         yield progress[0]
+
+
+def behind_cache(study: Study, network: Network, data: TaskData) -> CachedTeacher:
+    """Returns a loaded teacher behind the study's teacher cache."""
+    return cached_teacher(
+        lambda: network,
+        study.task.teacher,
+        content_hash(network.state_dict())[:HASH_LETTERS],
+        fingerprint(data.train),
+        study.cache_folder,
+    )
 
 
 def train_teacher(study: Study) -> Iterator[Progress]:

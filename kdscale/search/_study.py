@@ -139,8 +139,14 @@ class Study(Spec):
             }
         )
         data = self.task.data.model_dump_json(exclude={"root"})  # the same data elsewhere
-        identity = f"{trained.model_dump_json()} {data} {self.seed_list[0]}"
+        teacher = trained.model_dump_json(exclude={"cache"})
+        identity = f"{teacher} {data} {self.seed_list[0]}"
         return self.folder / "teacher" / hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the teacher caches, shared by all studies of one storage folder."""
+        return self.task.teacher.cache.folder or self.storage.folder / ".cache" / "teachers"
 
     @property
     def cohort_size(self) -> int:

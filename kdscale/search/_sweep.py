@@ -79,7 +79,8 @@ def sweep(study: Study, listener: Listener) -> Outcome:
             cohorts_at_once = lanes(study.resources, nodes)
             teacher = _prepare_teacher(study, ledger, listener.on_teacher)
             listener.on_start(ledger, cohorts_at_once)
-            place = Place(study, study.folder.absolute(), teacher.absolute())
+            cache = study.cache_folder.absolute() if study.task.teacher.cache.enabled else None
+            place = Place(study, study.folder.absolute(), teacher.absolute(), cache)
             _tune(queue, place, cohorts_at_once)
         if queue.refused:
             raise UserError(queue.refused)

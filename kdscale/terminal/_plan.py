@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdscale.records import Value
-from kdscale.search import Check, Study
+from kdscale.search import CachePlan, Check, Study
 
 _MILLION = 1e6
 
@@ -34,6 +34,7 @@ def plan_view(study: Study, check: Check) -> Table:
         "epochs": _epochs(study, check),
         "workers": f"{resources.workers} per cohort, each with {resources.cpus_per_worker} CPU(s) "
         f"and {resources.gpus_per_worker:g} GPU(s)",
+        **({} if check.cache is None else {"cache": _cache(check.cache)}),
         "expected": f"{_duration(check.cpu_hours)} of one worker like this machine's CPU; "
         "divide by the cohorts that run at once",
     }
@@ -67,6 +68,26 @@ def _epochs(study: Study, check: Check) -> str:
         rungs = ", ".join(map(str, study.rung_epochs))
         text += f" ({check.without_rungs} without rungs; rungs after epoch {rungs})"
     return f"{text}, {check.teacher_epochs} of the teacher's passes"
+
+
+def _cache(plan: CachePlan) -> str:
+    if plan.live:
+        return f"the teacher teaches live: {plan.live}"
+    return (
+        f"{size_text(plan.full_bytes)} if full ({plan.images:,} images × {plan.views} views × "
+        f"{plan.entry_bytes:,} bytes); this study fills at most {size_text(plan.study_bytes)}; "
+        f"quota {size_text(plan.quota_bytes)}, in {plan.folder}"
+    )
+
+
+def size_text(count: int) -> str:
+    """Returns bytes in the unit that reads best, such as ``2.9 GB``."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
 
 
 def _duration(hours: float) -> str:

@@ -13,12 +13,17 @@ from kdscale.training._spec import (
     RecipeSpec,
     Spec,
     TaskSpec,
+    TeacherCacheSpec,
     TeacherSpec,
     rule_error,
     spelled,
 )
 from kdscale.training._student import Member, Row, checkpoint_path, student_path
+from kdscale.training._teach import CachedTeacher, Teaching
+from kdscale.training._teach_parts import kept_bytes
 from kdscale.training._teacher import (
+    HASH_LETTERS,
+    cached_teacher,
     content_hash,
     load_network,
     load_teacher,
@@ -29,8 +34,10 @@ from kdscale.training._teacher import (
 )
 
 __all__ = [
+    "HASH_LETTERS",
     "METHOD_SPECS",
     "SEARCHABLE_RECIPE_FIELDS",
+    "CachedTeacher",
     "Cohort",
     "Group",
     "Member",
@@ -45,10 +52,14 @@ __all__ = [
     "Status",
     "StopRule",
     "TaskSpec",
+    "TeacherCacheSpec",
     "TeacherSpec",
+    "Teaching",
+    "cached_teacher",
     "checkpoint_path",
     "content_hash",
     "evaluate",
+    "kept_bytes",
     "learning_rate",
     "load_network",
     "load_teacher",

@@ -19,6 +19,7 @@ from kdscale.training._evaluate import evaluate
 from kdscale.training._group import Group
 from kdscale.training._spec import ModelSpec
 from kdscale.training._student import Lesson, Member, Row, Student, union_of_needs
+from kdscale.training._teach import CachedTeacher, Teaching
 
 Status = Literal["running", "done", "stopped", "failed"]
 StopRule = Callable[[Mapping[str, Sequence[Row]], Collection[str]], Mapping[str, str]]
@@ -71,7 +72,7 @@ class Cohort:
 
 
 def train_cohort(
-    cohort: Cohort, data: TaskData, teacher: Network | None, group: Group
+    cohort: Cohort, data: TaskData, teacher: Network | CachedTeacher | None, group: Group
 ) -> Iterator[list[Progress]]:
     """Yields each trial's progress: once at the start, then after every epoch.
 
@@ -82,30 +83,38 @@ def train_cohort(
     Args:
         cohort: What to train.
         data: Training and validation images.
-        teacher: The teacher, on the group's device; None if no member has a method.
+        teacher: The teacher on the group's device, or the same behind its cache; None if no
+            member has a method.
         group: The workers.
 
     Raises:
         UserError: If the batch size does not fit the data or the workers.
     """
     loop = _Loop(cohort, data, teacher, group)
-    yield loop.report()
-    while active := loop.active():
-        loop.train_epoch(active)
+    try:
         yield loop.report()
+        while active := loop.active():
+            loop.train_epoch(active)
+            yield loop.report()
+    finally:
+        if loop.teaching is not None:
+            loop.teaching.close()
 
 
 class _Loop:
     def __init__(
-        self, cohort: Cohort, data: TaskData, teacher: Network | None, group: Group
+        self,
+        cohort: Cohort,
+        data: TaskData,
+        teacher: Network | CachedTeacher | None,
+        group: Group,
     ) -> None:
         self.cohort = cohort
         self.data = data
-        if teacher is not None and cohort.members[0].recipe.channels_last:
-            teacher = teacher.to(memory_format=torch.channels_last)
-        self.teacher = teacher
+        recipe = cohort.members[0].recipe
+        self.teaching = None if teacher is None else Teaching(teacher, recipe, data, group)
         self.group = group
-        self.batch_size = cohort.members[0].recipe.batch_size
+        self.batch_size = recipe.batch_size
         self.augmentation = Augmentation(data.augmentation, data.image_size)
         self._check_batch_size()
         self.students: list[Student] = []
@@ -114,6 +123,8 @@ class _Loop:
         self.told: dict[str, int] = {}
         for member in cohort.members:
             self._add(member)
+        if self.teaching is not None:
+            self.teaching.keep(union_of_needs(self.students))
         self._apply_stop_rule()
 
     def _add(self, member: Member) -> None:
@@ -125,7 +136,7 @@ class _Loop:
                 epochs=self.cohort.epochs,
                 num_classes=self.data.num_classes,
                 image_size=self.data.image_size,
-                teacher=self.teacher,
+                teacher=None if self.teaching is None else self.teaching.network_for(member),
                 train_labels=self.data.train.labels,
                 group=self.group,
             )
@@ -186,6 +197,8 @@ class _Loop:
             student.save()
         if healthy:
             healthy[0].wait()
+        if self.teaching is not None:
+            self.teaching.end_epoch()
         self._apply_stop_rule()
 
     def _prepare(
@@ -207,11 +220,11 @@ class _Loop:
             images_2 = self._normalised(strong.to(device, non_blocking=True))
         return Lesson(
             images,
-            self._teach(images, needs),
+            self._teach(images, indices, codes, needs),
             self.data.train.labels[indices].to(device, non_blocking=True),
             indices.to(device, non_blocking=True),
             images_2,
-            None if images_2 is None else self._teach(images_2, needs),
+            None if images_2 is None else self._teach_live(images_2, needs),
             number,
         )
 
@@ -221,15 +234,17 @@ class _Loop:
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 
-    def _teach(self, images: Tensor, needs: frozenset[Need]) -> Outputs | None:
-        if not needs or self.teacher is None:
+    def _teach(
+        self, images: Tensor, indices: Tensor, codes: Tensor, needs: frozenset[Need]
+    ) -> Outputs | None:
+        if not needs or self.teaching is None:
             return None
-        bf16 = self.cohort.members[0].recipe.precision == "bf16"
-        with (
-            torch.no_grad(),
-            torch.autocast(images.device.type, torch.bfloat16, enabled=bf16),
-        ):
-            return self.teacher.outputs(images, needs)
+        return self.teaching.teach(images, indices, codes, needs)
+
+    def _teach_live(self, images: Tensor, needs: frozenset[Need]) -> Outputs | None:
+        if not needs or self.teaching is None:
+            return None
+        return self.teaching.live(images, needs)
 
     def _step(self, student: Student, lesson: Lesson) -> None:
         if student.failure:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from kdscale.training._cohort import Cohort, Progress, train_cohort
 from kdscale.training._group import Group
 from kdscale.training._spec import TaskSpec, TeacherSpec
 from kdscale.training._student import Member, save_network, student_path
+from kdscale.training._teach import CachedTeacher
+
+HASH_LETTERS = 16
+"""Letters of a teacher's content hash that name it: 64 bits."""
 
 _PACKAGE = "package:"
 _CLOSE = 1e-3
@@ -118,7 +123,7 @@ def content_hash(state: Mapping[str, Tensor]) -> str:
 
 def teacher_path(folder: Path, content_hash: str) -> Path:
     """Returns where a study keeps the teacher with these contents."""
-    return folder / "teachers" / f"{content_hash[:16]}.pt"
+    return folder / "teachers" / f"{content_hash[:HASH_LETTERS]}.pt"
 
 
 def store_teacher(network: Network, spec: TeacherSpec, num_classes: int, folder: Path) -> Path:
@@ -130,6 +135,24 @@ def store_teacher(network: Network, spec: TeacherSpec, num_classes: int, folder:
     if not path.exists():
         save_network(network, spec, num_classes, path, {"weights": spec.weights or "trained here"})
     return path
+
+
+def cached_teacher(
+    load: Callable[[], Network], spec: TeacherSpec, name: str, data: str, folder: Path
+) -> CachedTeacher:
+    """Returns a teacher behind its cache.
+
+    Args:
+        load: Returns the network on the group's device.
+        spec: How the study file spells it, the cache included.
+        name: The first letters of its content hash.
+        data: The training split's fingerprint.
+        folder: The folder of all caches.
+    """
+    args = json.dumps(spec.args, sort_keys=True)
+    return CachedTeacher(
+        load, {"model": spec.model, "args": args, "weights": name}, data, spec.cache, folder
+    )
 
 
 def train_teacher(

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from sweeps import study_in
 
-from kdscale.search import Check, Study
+from kdscale.search import CachePlan, Check, Study
 from kdscale.search._estimate_cost import NetworkFacts
 from kdscale.terminal import plan_view
 
@@ -59,6 +59,16 @@ def test_the_plan_says_it_all(tmp_path: Path) -> None:
         "expected": "150 min of one worker like this machine's CPU; divide by the cohorts that "
         "run at once",
     }
+
+
+def test_the_teacher_cache_has_its_size(tmp_path: Path) -> None:
+    cache = CachePlan(Path("c"), 45_000, 162, 400, 2_945_160_000, 1_500_000_000, 20 * 10**9)
+    assert rows(study_in(tmp_path), replace(CHECK, cache=cache))["cache"] == (
+        "2.95 GB if full (45,000 images × 162 views × 400 bytes); this study fills at most 1.5 GB; "
+        "quota 20 GB, in c"
+    )
+    live = replace(CHECK, cache=replace(cache, live="it is off"))
+    assert rows(study_in(tmp_path), live)["cache"] == "the teacher teaches live: it is off"
 
 
 def test_a_searched_weight_has_no_value_yet(tmp_path: Path) -> None:

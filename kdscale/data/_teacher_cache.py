@@ -1,0 +1,283 @@
+"""The teacher cache's storage: outputs by (image, view) on disk, for every run under one key.
+
+It knows bytes, not models. What makes two outputs the same is the caller's to say, in the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdscale.data._cache_blocks import MARK_BYTES, PAGE_BYTES, Blocks
+from kdscale.data._cache_quota import make_room, take
+
+CacheType = Literal["fp32", "fp16"]
+
+_FORMAT = 1
+_HEADER = "header"
+_MOST_UNCOUNTED_BYTES = 64 * 2**20
+_FP16_MAX = 65504.0
+
+
+def cache_key(identity: Mapping[str, Any]) -> str:
+    """Returns the name of what a teacher cache holds: a digest of all that its bits depend on.
+
+    Args:
+        identity: Plain values by name.
+    """
+    text = json.dumps({"format": _FORMAT, **identity}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kept output of a teacher.
+
+    Attributes:
+        name: The output's name.
+        shape: Of one image.
+        strides: Of the whole batch's tensor, as the teacher hands it out: losses may round
+            otherwise over another memory format.
+        type: Name of torch's type, such as ``float32``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    type: str
+
+    @classmethod
+    def of(cls, name: str, batch: Tensor) -> Part:
+        """Returns the description of a batch's output."""
+        kind = str(batch.dtype).removeprefix("torch.")
+        return cls(name, tuple(batch.shape[1:]), batch.stride(), kind)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Torch's type."""
+        found: torch.dtype = getattr(torch, self.type)
+        return found
+
+    def stored(self, dtype: CacheType) -> torch.dtype:
+        """Returns the type on disk."""
+        return torch.float16 if dtype == "fp16" else self.dtype
+
+    def bytes(self, dtype: CacheType) -> int:
+        """Returns the bytes of one image's output on disk."""
+        return math.prod(self.shape) * self.stored(dtype).itemsize
+
+    def rounded(self, batch: Tensor, dtype: CacheType) -> Tensor:
+        """Returns outputs as the cache would give them back, so that hits and misses agree."""
+        if dtype == "fp32":
+            return batch
+        return batch.clamp(-_FP16_MAX, _FP16_MAX).to(torch.float16).to(self.dtype)
+
+    def empty(self, rows: int, device: torch.device) -> Tensor:
+        """Returns a batch in the teacher's own memory format, to be filled."""
+        size = (rows, *self.shape)
+        return torch.empty_strided(size, self.strides, dtype=self.dtype, device=device)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is true of all entries of one key.
+
+    Attributes:
+        parts: The kept outputs; empty if this teacher's outputs must not be cached.
+        chunk: Images of the smallest pass whose rows have the bits of a whole batch's.
+        static: What is the same for all images, by name.
+    """
+
+    parts: tuple[Part, ...]
+    chunk: int
+    static: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def entry_bytes(parts: Sequence[Part], dtype: CacheType) -> int:
+    """Returns the bytes of one (image, view) on disk, without its mark."""
+    return sum(part.bytes(dtype) for part in parts)
+
+
+def file_bytes(data_bytes: int, entries: int, of: int) -> int:
+    """Returns the most bytes that some of a cache's entries take on the disk.
+
+    Args:
+        data_bytes: Of one entry, see `entry_bytes`.
+        entries: How many entries are there, anywhere.
+        of: How many there are in the full cache.
+    """
+    size = data_bytes + MARK_BYTES
+    pages = -(-size // PAGE_BYTES) + (size % PAGE_BYTES > 0)  # an entry may lie across two
+    return min(size * of, entries * pages * PAGE_BYTES)
+
+
+class TeacherCache:
+    """Outputs of one teacher under one key, shared by all processes that know the folder.
+
+    Nothing here raises for what a disk can do: what cannot be read is absent, what cannot be
+    written is not kept, and `problem` says why.
+
+    Args:
+        root: The folder of all keys.
+        key: What the entries are, see `cache_key`.
+        views: Views of an image.
+        dtype: Type on disk.
+        quota_bytes: Of all keys together.
+
+    Attributes:
+        problem: The first thing that went wrong; empty if nothing has.
+    """
+
+    def __init__(
+        self, root: Path, key: str, *, views: int, dtype: CacheType, quota_bytes: int
+    ) -> None:
+        self.problem = ""
+        self.header: Header | None = None
+        self._root = root
+        self._key = key
+        self._views = views
+        self._dtype: CacheType = dtype
+        self._quota = quota_bytes
+        self._blocks: Blocks | None = None
+        self._lock: int | None = None
+        self._room = 0
+        try:
+            self._lock = take(root / key)
+            self._room = self._more_room()
+            self._read_header()
+        except OSError as error:
+            self._failed("opened", error)
+
+    @property
+    def damaged(self) -> int:
+        """How many entries and files were found damaged, and taken for absent."""
+        return 0 if self._blocks is None else self._blocks.damaged
+
+    def create(self, header: Header) -> None:
+        """Writes the header of a new key; another process may do the same at the same time."""
+        self.header = header
+        content = {
+            "parts": [asdict(part) for part in header.parts],
+            "chunk": header.chunk,
+            "static": dict(header.static),
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        data = buffer.getvalue()
+        path = self._root / self._key / _HEADER
+        draft = path.with_name(f".{_HEADER}.{os.uname().nodename}.{os.getpid()}")
+        try:
+            draft.write_bytes(zlib.crc32(data).to_bytes(4, "little") + data)
+            os.replace(draft, path)
+            self._start()
+        except OSError as error:
+            self._failed("written", error)
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+    def look_up(self, indices: Tensor, codes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns which rows of a batch are here, bool ``[B]``, and the outputs by name.
+
+        Rows that are not here hold anything.
+
+        Args:
+            indices: Numbers of the images, int64 ``[B]`` on the CPU.
+            codes: The view of each, int64 ``[B]`` on the CPU.
+        """
+        if self.header is None or self._blocks is None:
+            return torch.zeros(len(indices), dtype=torch.bool), {}
+        size = entry_bytes(self.header.parts, self._dtype)
+        rows = np.zeros((len(indices), MARK_BYTES + size), dtype=np.uint8)
+        found = np.zeros(len(indices), dtype=np.bool_)
+        for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
+            try:
+                found[row] = self._blocks.read(image, view, rows[row])
+            except OSError as error:
+                self._failed("read", error)
+        if not found.any():
+            return torch.from_numpy(found), {}
+        outputs, start = {}, MARK_BYTES
+        for part in self.header.parts:
+            end = start + part.bytes(self._dtype)
+            column = torch.from_numpy(np.ascontiguousarray(rows[:, start:end]))
+            stored = column.view(part.stored(self._dtype)).view(len(rows), *part.shape)
+            batch = part.empty(len(rows), torch.device("cpu"))
+            outputs[part.name] = batch.copy_(stored)
+            start = end
+        return torch.from_numpy(found), outputs
+
+    def store(self, indices: Tensor, codes: Tensor, outputs: Mapping[str, Tensor]) -> None:
+        """Keeps outputs, as far as quota and disk allow.
+
+        Args:
+            indices: Numbers of the images, int64 ``[B]`` on the CPU.
+            codes: The view of each, int64 ``[B]`` on the CPU.
+            outputs: Every part of the header, ``[B, ...]``.
+        """
+        if self.header is None or self._blocks is None or self._room <= 0:
+            return
+        columns = []
+        for part in self.header.parts:
+            rounded = part.rounded(outputs[part.name], self._dtype)
+            stored = rounded.to("cpu", part.stored(self._dtype)).contiguous()
+            columns.append(stored.view(len(indices), -1).view(torch.uint8).numpy())
+        data = np.ascontiguousarray(np.concatenate(columns, axis=1))
+        try:
+            for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
+                self._room -= self._blocks.write(image, view, data[row])
+            if self._room <= 0:
+                self._blocks.forget_deleted()
+                self._room = self._more_room()
+        except OSError as error:
+            self._room = 0
+            self._failed("written", error)
+
+    def close(self) -> None:
+        """Closes its files; others may evict the key from now on."""
+        if self._blocks is not None:
+            self._blocks.close()
+        if self._lock is not None:
+            os.close(self._lock)
+        self._blocks = self._lock = None
+
+    def _more_room(self) -> int:
+        wanted = min(_MOST_UNCOUNTED_BYTES, self._quota // 32)
+        return min(wanted, make_room(self._root, self._key, self._quota, wanted))
+
+    def _read_header(self) -> None:
+        try:
+            content = (self._root / self._key / _HEADER).read_bytes()
+        except FileNotFoundError:
+            return
+        mark, data = content[:4], content[4:]
+        if zlib.crc32(data).to_bytes(4, "little") != mark:
+            return  # damaged: it is written anew
+        saved = torch.load(io.BytesIO(data), weights_only=True)
+        parts = tuple(
+            Part(p["name"], tuple(p["shape"]), tuple(p["strides"]), p["type"])
+            for p in saved["parts"]
+        )
+        self.header = Header(parts, saved["chunk"], saved["static"])
+        self._start()
+
+    def _start(self) -> None:
+        assert self.header is not None
+        if self.header.parts and self._lock is not None:
+            size = entry_bytes(self.header.parts, self._dtype)
+            self._blocks = Blocks(self._root / self._key, self._views, size)
+
+    def _failed(self, what: str, error: OSError) -> None:
+        self.problem = self.problem or f"{self._root}: could not be {what}: {error}"

@@ -1,0 +1,321 @@
+"""The teacher of a cohort: live, or live only where its cache has nothing yet."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdscale.data import (
+    Augmentation,
+    Header,
+    Part,
+    TaskData,
+    TeacherCache,
+    cache_key,
+    entry_bytes,
+)
+from kdscale.losses import METHODS
+from kdscale.models import Network
+from kdscale.outputs import LOGITS, Need, Outputs, OutputShapes
+from kdscale.training._group import Group
+from kdscale.training._spec import RecipeSpec, TeacherCacheSpec
+from kdscale.training._student import Member
+from kdscale.training._teach_parts import (
+    assembled,
+    cpu_name,
+    kept_of,
+    parts_of,
+    same_bits,
+    static_of,
+)
+
+_LOG = logging.getLogger(__name__)
+_SMALLEST_CHUNK = 16
+"""Images of the smallest pass that may stand for a part of a batch."""
+
+
+@dataclass(frozen=True)
+class CachedTeacher:
+    """A teacher behind its cache, not loaded as long as the cache has all that is asked for.
+
+    Attributes:
+        load: Returns the network in eval mode, frozen, on the group's device.
+        identity: Plain values that tell its weights and architecture from any other's.
+        data: The training split's fingerprint.
+        spec: The cache, as the study file spells it.
+        folder: The folder of all caches.
+    """
+
+    load: Callable[[], Network]
+    identity: Mapping[str, Any]
+    data: str
+    spec: TeacherCacheSpec
+    folder: Path
+
+
+@dataclass
+class Counts:
+    """How many (image, view) pairs the cache had, and how many the live teacher computed."""
+
+    hits: int = 0
+    misses: int = 0
+
+
+class _Described(Network):
+    """Stands for a network of which only the shapes are asked."""
+
+    def __init__(self, shapes: OutputShapes) -> None:
+        super().__init__()
+        self.shapes = shapes
+
+
+class Teaching:
+    """What a cohort's loop asks for the teacher's outputs.
+
+    Args:
+        teacher: The network on the group's device, or the same behind its cache.
+        recipe: The cohort's recipe, for the format of numbers and memory.
+        data: The task's data.
+        group: The workers.
+
+    Attributes:
+        counts: Hits and misses since the start.
+        shapes: Of the network's outputs.
+    """
+
+    def __init__(
+        self, teacher: Network | CachedTeacher, recipe: RecipeSpec, data: TaskData, group: Group
+    ) -> None:
+        self.counts = Counts()
+        self._source = teacher if isinstance(teacher, CachedTeacher) else None
+        self._network: Network | None = None
+        self._recipe = recipe
+        self._data = data
+        self._group = group
+        self._kept: frozenset[Need] = LOGITS
+        self._cache: TeacherCache | None = None
+        self._told = False
+        if isinstance(teacher, CachedTeacher):
+            self.shapes = self._known_shapes(teacher)
+        else:
+            self._network = self._formatted(teacher)
+            self.shapes = teacher.shapes
+
+    @property
+    def network(self) -> Network:
+        """The live teacher, loaded now if it was not needed before."""
+        if self._network is None:
+            assert self._source is not None
+            self._network = self._formatted(self._source.load())
+        return self._network
+
+    def network_for(self, member: Member) -> Network:
+        """Returns the network that a student is built from; its shapes do for most."""
+        if self._network is None and not any(METHODS[t.method].student for t in member.terms):
+            return _Described(self.shapes)
+        return self.network
+
+    def keep(self, needs: frozenset[Need]) -> None:
+        """Sets what the cache keeps: all that the cohort will ask for, whoever drops out."""
+        self._kept = kept_of(needs)
+
+    def live(self, images: Tensor, needs: frozenset[Need]) -> Outputs:
+        """Returns the outputs for normalised images ``[B, 3, H, W]``, computed now."""
+        bf16 = self._recipe.precision == "bf16"
+        with (
+            torch.no_grad(),
+            torch.autocast(images.device.type, torch.bfloat16, enabled=bf16),
+        ):
+            return self.network.outputs(images, needs)
+
+    def teach(
+        self, images: Tensor, indices: Tensor, codes: Tensor, needs: frozenset[Need]
+    ) -> Outputs:
+        """Returns at least the outputs that ``needs`` names, bitwise those of `live` with fp32.
+
+        Args:
+            images: Normalised images ``[B, 3, H, W]``.
+            indices: Their numbers in the training split, int64 ``[B]`` on the CPU.
+            codes: Their views, int64 ``[B]`` on the CPU.
+            needs: What to return.
+        """
+        if self._source is None or "tail" in needs:  # a tail is a function: only the network has it
+            return self.live(images, needs)
+        cache = self._cache = self._cache or self._opened(self._source, images)
+        header = cache.header
+        if header is None or not header.parts:
+            return self.live(images, needs)
+        found, outputs = cache.look_up(indices, codes)
+        missing = torch.nonzero(~found)[:, 0]
+        self.counts.hits += len(indices) - len(missing)
+        self.counts.misses += len(missing)
+        if len(missing):
+            outputs = self._completed(cache, header, images, found, outputs)
+            kept = {part.name: outputs[part.name][missing] for part in header.parts}
+            cache.store(indices[missing], codes[missing], kept)
+        device = images.device
+        return assembled({n: part.to(device) for n, part in outputs.items()}, header, device)
+
+    @property
+    def problem(self) -> str:
+        """Why the cache cannot be read or written, or has been turned off; empty if it is well."""
+        if self._cache is None:
+            return ""
+        header = self._cache.header
+        if header is not None and not header.parts:
+            return "this teacher's outputs cannot be kept: they depend on their batch"
+        return self._cache.problem
+
+    def end_epoch(self) -> None:
+        """Logs the counts; warns, once, if the cache has failed and the teacher taught live."""
+        if self._cache is None:
+            return
+        _LOG.info("teacher cache: %d hits, %d misses", self.counts.hits, self.counts.misses)
+        damaged = self._cache.damaged
+        why = self._cache.problem or (f"{damaged} damaged entries or files" if damaged else "")
+        if why and not self._told:
+            self._told = True
+            warnings.warn(
+                f"teacher cache: {why}; the live teacher computes what is absent, and results "
+                "stay the same",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Closes the cache."""
+        if self._cache is not None:
+            self.end_epoch()
+            self._cache.close()
+            self._cache = None
+
+    def _completed(
+        self,
+        cache: TeacherCache,
+        header: Header,
+        images: Tensor,
+        found: Tensor,
+        outputs: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Returns the outputs with the absent rows computed, in passes that keep their bits."""
+        assert self._source is not None
+        dtype = self._source.spec.dtype
+        missing, present = torch.nonzero(~found)[:, 0], torch.nonzero(found)[:, 0]
+        rows = -(-len(missing) // header.chunk) * header.chunk
+        if rows >= len(images):
+            live = parts_of(self.live(images, self._kept))
+            return {part.name: part.rounded(live[part.name], dtype) for part in header.parts}
+        picked = torch.cat([missing, present[: rows - len(missing)]]).to(images.device)
+        live = parts_of(self.live(self._arranged(images[picked]), self._kept))
+        for part in header.parts:
+            computed = part.rounded(live[part.name][: len(missing)], dtype)
+            outputs[part.name][missing] = computed.cpu()
+        return outputs
+
+    def _opened(self, source: CachedTeacher, images: Tensor) -> TeacherCache:
+        augmentation = Augmentation(self._data.augmentation, self._data.image_size)
+        cache = TeacherCache(
+            source.folder,
+            cache_key(self._identity(source, images)),
+            views=augmentation.view_count,
+            dtype=source.spec.dtype,
+            quota_bytes=source.spec.quota,
+        )
+        if cache.header is None:
+            cache.create(self._measured(images))
+        header = cache.header
+        if header is not None and header.parts:
+            epoch_bytes = len(self._data.train) * entry_bytes(header.parts, source.spec.dtype)
+            if epoch_bytes > source.spec.quota:
+                cache.header = Header((), 0)  # not even one epoch: writing it would only cost
+        return cache
+
+    def _identity(self, source: CachedTeacher, images: Tensor) -> dict[str, Any]:
+        """Returns all that the bits of the live teacher's outputs depend on."""
+        device = images.device
+        return {
+            "teacher": dict(source.identity),
+            "data": [source.data, self._data.image_size, self._data.mean, self._data.std],
+            "augmentation": self._data.augmentation.model_dump(),
+            "kept": sorted(self._kept),
+            "dtype": source.spec.dtype,
+            "precision": self._recipe.precision,
+            "channels_last": self._recipe.channels_last,
+            "rows": len(images),
+            "machine": [torch.__version__, device.type, torch.get_float32_matmul_precision()]
+            + (
+                [torch.cuda.get_device_name(device), torch.backends.cudnn.allow_tf32]
+                if device.type == "cuda"
+                else [torch.get_num_threads(), cpu_name()]
+            ),
+        }
+
+    def _measured(self, images: Tensor) -> Header:
+        """Returns what this teacher's entries are, after trying what their bits depend on.
+
+        An entry was computed among other images than those that it is used with. That is sound
+        only if a row's bits do not depend on its place and its neighbours, so the batch is passed
+        in two other orders; and only whole batches are passed if a smaller pass has other bits.
+        A teacher whose rows do depend on that is not cached.
+        """
+        whole = self.live(images, self._kept)
+        wanted = parts_of(whole)
+        count = len(images)
+
+        def agrees(order: Tensor) -> bool:
+            rows = order.to(images.device)
+            got = parts_of(self.live(self._arranged(images[rows]), self._kept))
+            return all(same_bits(got[name], wanted[name][rows]) for name in wanted)
+
+        order = torch.arange(count)
+        if not (agrees(order.flip(0)) and agrees(order.roll(1))):
+            return Header((), 0)
+        for split in (4, 2):
+            chunk = count // split
+            if count % split or chunk < _SMALLEST_CHUNK:
+                continue
+            if all(agrees(order[-size:]) for size in range(chunk, count, chunk)):
+                break
+        else:
+            chunk = count
+        parts = tuple(Part.of(name, batch) for name, batch in wanted.items())
+        return Header(parts, chunk, static_of(whole))
+
+    def _arranged(self, images: Tensor) -> Tensor:
+        if self._recipe.channels_last:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images.contiguous()
+
+    def _formatted(self, network: Network) -> Network:
+        return (
+            network.to(memory_format=torch.channels_last) if self._recipe.channels_last else network
+        )
+
+    def _known_shapes(self, source: CachedTeacher) -> OutputShapes:
+        """Returns the teacher's shapes, from a small file beside the caches if it is there."""
+        key = cache_key({**source.identity, "image_size": self._data.image_size})
+        path = source.folder / "shapes" / f"{key}.json"
+        try:
+            saved = json.loads(path.read_text())
+            saved["stages"] = tuple(tuple(size) for size in saved["stages"])
+            saved["map"] = None if saved["map"] is None else tuple(saved["map"])
+            return OutputShapes(**saved)
+        except (OSError, ValueError, KeyError, TypeError):
+            shapes = self.network.shapes
+        draft = path.with_name(f".{key}.{platform.node()}.{os.getpid()}")
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(asdict(shapes)))
+            os.replace(draft, path)
+        return shapes
