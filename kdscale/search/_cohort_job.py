@@ -28,6 +28,7 @@ from kdscale.training import (
     Member,
     Progress,
     Row,
+    keep_freed_memory,
     load_network,
     train_cohort,
 )
@@ -180,6 +181,7 @@ def _told_of_workers(failures: Mapping[int, Exception]) -> Report:
 
 def threads(study: Study) -> None:
     """Gives torch as many threads as a worker has CPUs: results depend on their number."""
+    keep_freed_memory()
     torch.set_num_threads(study.resources.cpus_per_worker)
 
 
