@@ -30,6 +30,7 @@ from kdscale.training import (
     Progress,
     Row,
     cached_teacher,
+    keep_freed_memory,
     load_network,
     train_cohort,
 )
@@ -127,6 +128,7 @@ def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
 
 def threads(study: Study) -> None:
     """Gives torch as many threads as a worker has CPUs: results depend on their number."""
+    keep_freed_memory()
     torch.set_num_threads(study.resources.cpus_per_worker)
 
 

@@ -3,6 +3,7 @@
 from kdscale.training._cohort import Cohort, Progress, Status, StopRule, train_cohort
 from kdscale.training._evaluate import Score, evaluate
 from kdscale.training._group import Group
+from kdscale.training._memory import keep_freed_memory
 from kdscale.training._recipe import learning_rate, make_optimizer
 from kdscale.training._spec import (
     METHOD_SPECS,
@@ -59,6 +60,7 @@ __all__ = [
     "checkpoint_path",
     "content_hash",
     "evaluate",
+    "keep_freed_memory",
     "kept_bytes",
     "learning_rate",
     "load_network",
