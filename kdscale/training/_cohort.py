@@ -16,9 +16,11 @@ from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.outputs import Need, Outputs
 from kdscale.training._evaluate import evaluate
+from kdscale.training._executor import Loop
 from kdscale.training._group import Group
 from kdscale.training._spec import ModelSpec
-from kdscale.training._student import Lesson, Member, Row, Student, union_of_needs
+from kdscale.training._step import Lesson
+from kdscale.training._student import Member, Row, Student, end_epoch, union_of_needs
 from kdscale.training._teach import CachedTeacher, Teaching
 
 Status = Literal["running", "done", "stopped", "failed"]
@@ -174,12 +176,12 @@ class _Loop:
         two_views = any(student.second_view for student in students)
         order = epoch_order(len(self.data.train), self.cohort.seed, epoch)
         steps = len(order) // self.batch_size
+        executor = Loop(students, self.group)
         for number in range(steps):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             lesson = self._prepare(self.group.share(batch), epoch, number, needs, two_views)
-            for student in students:
-                self._step(student, lesson)
-        rows = {s.member.name: s.end_epoch(steps) for s in students if not s.failure}
+            executor.step([s for s in students if not s.failure], lesson)
+        rows = end_epoch([s for s in students if not s.failure], steps, self.group)
         healthy = [student for student in students if not student.failure]
         seconds = self.group.agree(time.perf_counter() - started) / len(students)
         scores = evaluate([s.network for s in healthy], self.data.validation, self.data, self.group)
@@ -245,18 +247,6 @@ class _Loop:
         if not needs or self.teaching is None:
             return None
         return self.teaching.live(images, needs)
-
-    def _step(self, student: Student, lesson: Lesson) -> None:
-        if student.failure:
-            return
-        try:
-            student.step(lesson)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            if self.group.size > 1:  # the other workers wait for this one: the attempt must end
-                raise
-            student.failure = f"error at epoch {student.epoch + 1}: {type(error).__name__}: {error}"
 
     def _apply_stop_rule(self) -> None:
         histories = dict(self.cohort.ended) | {s.member.name: s.history for s in self.students}
