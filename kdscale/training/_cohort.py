@@ -16,12 +16,13 @@ from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.outputs import Need, Outputs
 from kdscale.training._evaluate import evaluate
-from kdscale.training._executor import Loop
+from kdscale.training._executor import Steps
 from kdscale.training._group import Group
 from kdscale.training._spec import ModelSpec
 from kdscale.training._step import Lesson
 from kdscale.training._student import Member, Row, Student, end_epoch, union_of_needs
 from kdscale.training._teach import CachedTeacher, Teaching
+from kdscale.training._transfer import to_device
 
 Status = Literal["running", "done", "stopped", "failed"]
 StopRule = Callable[[Mapping[str, Sequence[Row]], Collection[str]], Mapping[str, str]]
@@ -116,6 +117,7 @@ class _Loop:
         recipe = cohort.members[0].recipe
         self.teaching = None if teacher is None else Teaching(teacher, recipe, data, group)
         self.group = group
+        self.steps = Steps(recipe, group)
         self.batch_size = recipe.batch_size
         self.augmentation = Augmentation(data.augmentation, data.image_size)
         self._check_batch_size()
@@ -176,11 +178,10 @@ class _Loop:
         two_views = any(student.second_view for student in students)
         order = epoch_order(len(self.data.train), self.cohort.seed, epoch)
         steps = len(order) // self.batch_size
-        executor = Loop(students, self.group)
         for number in range(steps):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             lesson = self._prepare(self.group.share(batch), epoch, number, needs, two_views)
-            executor.step([s for s in students if not s.failure], lesson)
+            self.steps.take([s for s in students if not s.failure], lesson)
         rows = end_epoch([s for s in students if not s.failure], steps, self.group)
         healthy = [student for student in students if not student.failure]
         seconds = self.group.agree(time.perf_counter() - started) / len(students)
@@ -214,17 +215,17 @@ class _Loop:
         device = self.group.device
         raw = self.data.train.gather(indices)
         codes = self.augmentation.views(self.cohort.seed, epoch, indices)
-        images = self.augmentation.apply(raw.to(device, non_blocking=True), codes.to(device))
+        images = self.augmentation.apply(to_device(raw, device), to_device(codes, device))
         images = self._normalised(images)
         images_2 = None
         if two_views:
             strong = strong_views(raw, self.augmentation, self.cohort.seed, epoch, indices)
-            images_2 = self._normalised(strong.to(device, non_blocking=True))
+            images_2 = self._normalised(to_device(strong, device))
         return Lesson(
             images,
             self._teach(images, indices, codes, needs),
-            self.data.train.labels[indices].to(device, non_blocking=True),
-            indices.to(device, non_blocking=True),
+            to_device(self.data.train.labels[indices], device),
+            to_device(indices, device),
             images_2,
             None if images_2 is None else self._teach_live(images_2, needs),
             number,

@@ -2,96 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+import logging
+import math
+from collections.abc import Sequence
+from typing import Protocol, get_args
 
 import torch
 
+from kdscale.errors import UserError
+from kdscale.training._exchange import Exchange
 from kdscale.training._group import Group
-from kdscale.training._reduce import Reducer
+from kdscale.training._spec import RecipeSpec
+from kdscale.training._stack import Kind
+from kdscale.training._stack_trial import refusal, seconds_of_a_step
+from kdscale.training._stacked import Stacked, joins
 from kdscale.training._step import Lesson
 from kdscale.training._student import Student
 
+_LOG = logging.getLogger(__name__)
+
 
 class Executor(Protocol):
-    """Trains students for the steps of one epoch."""
+    """Computes and steps some of a cohort's students."""
 
     def step(self, students: Sequence[Student], lesson: Lesson) -> None:
         """Trains on one batch.
 
         Args:
-            students: Those that have not failed; with several workers, all.
+            students: Those that it was made for, in the same order.
             lesson: The batch and what the teacher says to it.
         """
+
+    def close(self) -> None:
+        """Gives the students back as they were."""
 
 
 class Loop:
     """One student after the other: the reference, bitwise the student alone.
 
     Args:
-        students: Whoever trains in this epoch.
-        group: The workers.
+        exchange: Takes each student's gradients.
     """
 
-    def __init__(self, students: Sequence[Student], group: Group) -> None:
-        self.exchange = Exchange(students, group)
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
 
     def step(self, students: Sequence[Student], lesson: Lesson) -> None:
         """Trains on one batch."""
         for student in students:
-            with self.exchange.failing_alone(student):
-                if self.exchange.alone:
+            with self._exchange.failing_alone(student):
+                if self._exchange.alone:
                     student.step(lesson)
                 else:
                     student.compute(lesson)
-                    self.exchange.add(student)
-        self.exchange.finish()
+                    self._exchange.add(student)
+
+    def close(self) -> None:
+        """Leaves the students as they are."""
 
 
-class Exchange:
-    """What follows a student's backward pass: its mean over the workers, then its step.
+class Steps:
+    """Takes a cohort's steps, by executors that are made anew whenever its members change.
 
     Args:
-        students: Whoever trains in this epoch.
+        recipe: The cohort's recipe, which names the executor.
         group: The workers.
-
-    Attributes:
-        alone: Whether there is one worker, and so nothing to exchange.
     """
 
-    def __init__(self, students: Sequence[Student], group: Group) -> None:
-        self.alone = group.size == 1
-        self._students = students
-        self._numbers = {student.member.name: n for n, student in enumerate(students)}
-        self._reducer = (
-            None
-            if self.alone
-            else Reducer([s.parameters for s in students], [s.skips for s in students], group)
+    def __init__(self, recipe: RecipeSpec, group: Group) -> None:
+        self._recipe = recipe
+        self._group = group
+        self._names: list[str] = []
+        self._parts: list[tuple[Executor, list[Student]]] = []
+        self._exchange = Exchange([], Group())
+
+    def take(self, students: Sequence[Student], lesson: Lesson) -> None:
+        """Trains on one batch.
+
+        Args:
+            students: Those that have not failed.
+            lesson: The batch and what the teacher says to it.
+
+        Raises:
+            UserError: If the recipe names an executor that cannot train this architecture.
+        """
+        names = [student.member.name for student in students]
+        if names != self._names:
+            self.close()
+            self._make(students, lesson)
+            self._names = names
+        for executor, own in self._parts:
+            executor.step(own, lesson)
+        self._exchange.finish()
+
+    def close(self) -> None:
+        """Gives all students back as they were."""
+        for executor, _ in self._parts:
+            executor.close()
+        self._names, self._parts = [], []
+
+    def _make(self, students: Sequence[Student], lesson: Lesson) -> None:
+        together = [student for student in students if joins(student)]
+        kind = self._kind(together, lesson)
+        if kind is None:
+            together = []
+        others = [student for student in students if student not in together]
+        # Stacked students come first, on all workers: gradients are added in this order.
+        self._exchange = Exchange([*together, *others], self._group)
+        if kind is not None:
+            self._parts.append((Stacked(kind, together, self._exchange), together))
+        if others:
+            self._parts.append((Loop(self._exchange), others))
+
+    def _kind(self, students: Sequence[Student], lesson: Lesson) -> Kind | None:
+        """Returns how to stack students; None to train them one after the other."""
+        named = self._recipe.executor
+        if not students or named == "loop" or self._recipe.compile:
+            return None
+        if named != "auto":
+            reason = refusal(named, students[0].network, lesson.images)
+            if reason:
+                raise UserError(
+                    f"recipe.executor: {named} cannot train this student: {reason} "
+                    "(write executor: auto or loop)"
+                )
+            return named
+        if len(students) == 1 or lesson.images.device.type == "cpu":
+            return None
+        return fastest(students, lesson, self._group)
+
+
+def fastest(students: Sequence[Student], lesson: Lesson, group: Group) -> Kind | None:
+    """Returns the fastest way to stack students, by timing; None if one after the other is.
+
+    Nothing of the students changes. All workers return the same.
+
+    Args:
+        students: Students that `joins`.
+        lesson: A batch.
+        group: The workers.
+    """
+    networks = [student.network for student in students]
+    bf16 = students[0].member.recipe.precision == "bf16"
+    kinds: list[Kind | None] = [None, *get_args(Kind)]
+    seconds = []
+    for kind in kinds:
+        reason = refusal(kind, networks[0], lesson.images) if kind else ""
+        if reason:
+            _LOG.info("executor %s: %s", kind, reason)
+        seconds.append(
+            math.inf if reason else seconds_of_a_step(kind, networks, lesson.images, bf16=bf16)
         )
-
-    def add(self, student: Student) -> None:
-        """Takes the gradients that this worker has computed for a student."""
-        if self._reducer is None:
-            student.apply()
-        else:
-            self._reducer.add(self._numbers[student.member.name])
-
-    def finish(self) -> None:
-        """Ends the step of all students whose gradients were added."""
-        if self._reducer is not None:
-            self._reducer.finish()
-            for student in self._students:
-                student.apply()
-
-    @contextmanager
-    def failing_alone(self, student: Student) -> Iterator[None]:
-        """Takes what its block raises for the student's failure, which leaves the others alone."""
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            if not self.alone:  # the other workers wait for this one: the attempt must end
-                raise
-            student.failure = f"error at epoch {student.epoch + 1}: {type(error).__name__}: {error}"
+    total = group.sum(torch.tensor(seconds, dtype=torch.float64, device=group.device)).tolist()
+    found = kinds[total.index(min(total))]
+    told = ", ".join(
+        f"{kind or 'loop'} {1000 * one / group.size:.1f} ms"
+        for kind, one in zip(kinds, total, strict=True)
+    )
+    _LOG.info("executor %s for %d students: %s", found or "loop", len(students), told)
+    return found

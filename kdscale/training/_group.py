@@ -85,9 +85,10 @@ class Group:
         for same in buffers.values():
             flat = torch.cat([buffer.reshape(-1) for buffer in same])
             dist.broadcast(flat, src=0)
-            parts = flat.split([buffer.numel() for buffer in same])
-            for buffer, part in zip(same, parts, strict=True):
-                buffer.copy_(part.view_as(buffer))
+            start = 0
+            for buffer in same:
+                buffer.copy_(flat[start : start + buffer.numel()].view_as(buffer))
+                start += buffer.numel()
 
 
 class Mean:

@@ -22,8 +22,9 @@ from kdscale.models import (
     wrap_student,
     wrapping,
 )
-from kdscale.outputs import Need
+from kdscale.outputs import Need, Outputs
 from kdscale.training._checkpoint import load_checkpoint, save_atomically
+from kdscale.training._compile import begin_compiled_step, compile_step
 from kdscale.training._group import Group
 from kdscale.training._recipe import learning_rate, make_optimizer
 from kdscale.training._spec import ModelSpec, RecipeSpec
@@ -129,7 +130,7 @@ class Student:
         self._step = Step(network, objective, bf16=recipe.precision == "bf16").to(group.device)
         self._optimizer = make_optimizer(recipe, self._step)
         if recipe.compile:
-            self._step.compile()
+            compile_step(self._step, recipe, group.device)
         self._sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64, device=group.device)
 
     @property
@@ -146,6 +147,16 @@ class Student:
     def skips(self) -> bool:
         """Whether a step may leave some of the parameters out."""
         return self._step.objective.pauses
+
+    @property
+    def own_needs(self) -> frozenset[Need]:
+        """The student's own outputs that the objective asks for."""
+        return self._step.objective.student_needs
+
+    @property
+    def has_end_of_its_own(self) -> bool:
+        """Whether a method has changed the network's end."""
+        return bool(wrapping(self.network))
 
     @property
     def second_view(self) -> bool:
@@ -175,24 +186,32 @@ class Student:
         self.compute(lesson)
         self.apply()
 
-    def compute(self, lesson: Lesson) -> None:
-        """Leaves this worker's gradients for one batch with the parameters.
+    def draw_from_stream(self, lesson: Lesson) -> None:
+        """Seeds dropout and the like for one batch.
 
-        Dropout and the like draw from a stream keyed by (seed, epoch, step, worker): never by
-        what else runs in this process, nor by how often the trial was restarted.
+        The stream is keyed by (seed, epoch, step, worker): never by what else runs in this process,
+        nor by how often the trial was restarted.
+        """
+        torch.manual_seed(_stream(self._seed, self.epoch, lesson.number, self._group.rank))
+
+    def compute(self, lesson: Lesson, outputs: Outputs | None = None) -> None:
+        """Leaves this worker's gradients for one batch with the parameters.
 
         Args:
             lesson: The batch and what the teacher says to it.
+            outputs: The network's outputs as leaves, if the student is stacked with others: then
+                they take the gradients.
         """
         size, rank = len(lesson.target), self._group.rank
-        torch.manual_seed(_stream(self._seed, self.epoch, lesson.number, rank))
+        self.draw_from_stream(lesson)
+        begin_compiled_step(self.member.recipe)
         losses, correct = self._step(
             lesson,
+            outputs,
             key=_stream(self._seed, self.epoch, lesson.number),
             first=rank * size,
             whole=self._group.size * size,
         )
-        self._optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         parts = [losses[name].detach().double() for name in self.terms]
         self._sums += torch.stack([*parts, correct.double() / size])
@@ -204,6 +223,7 @@ class Student:
         if self.member.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._step.parameters(), self.member.recipe.clip_norm)
         self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
 
     def end_epoch(self, means: Sequence[float]) -> dict[str, float]:
         """Returns the epoch's training metrics and counts the epoch, or records the divergence.
@@ -279,12 +299,12 @@ class Student:
 
 def _forget_zero_gradients(module: nn.Module) -> None:
     """Keeps weight decay and momentum from moving parameters that learn nothing yet."""
-    learning = [parameter for parameter in module.parameters() if parameter.grad is not None]
-    if not learning:
+    found = [(p, p.grad) for p in module.parameters() if p.grad is not None]
+    if not found:
         return
     # The largest entries in one transfer: a GPU is waited for once.
-    largest = torch._foreach_norm([parameter.grad for parameter in learning], ord=math.inf)
-    for parameter, size in zip(learning, torch.stack(largest).tolist(), strict=True):
+    largest = torch.stack(torch._foreach_norm([grad for _, grad in found], ord=math.inf)).tolist()
+    for (parameter, _), size in zip(found, largest, strict=True):
         if size == 0:
             parameter.grad = None
 
@@ -370,7 +390,7 @@ def union_of_needs(students: Sequence[Student]) -> frozenset[Need]:
     return frozenset().union(*(student.needs for student in students))
 
 
-def end_epoch(students: Sequence[Student], steps: int, group: Group) -> dict[str, Row]:
+def end_epoch(students: Sequence[Student], steps: int, group: Group) -> dict[str, dict[str, float]]:
     """Returns each student's training metrics by name, gathered from device and workers at once.
 
     Every worker then has the buffers of worker 0. That once an epoch is enough, because training
