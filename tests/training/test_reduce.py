@@ -152,5 +152,26 @@ def test_a_trial_has_the_same_bits_in_every_cohort_of_several_workers(
     assert set(alone) == set(NAMES)
 
 
+def stacked(folder: Path, group: Group) -> list[dict[str, Any]]:
+    """Returns each trial's rows under the loop and stacked, one of them beside the stack."""
+    found = []
+    for executor in ("loop", "grouped"):
+        recipe = recipe_with(batch_size=96, executor=executor)
+        names = ("simkd", "kd", "rsd")
+        trials = members(folder / executor, *names, recipes=dict.fromkeys(names, recipe))
+        outcomes = train(cohort_of(trials, epochs=2), group)
+        found.append({name: list(outcomes[name].rows) for name in names})
+    return found
+
+
+@pytest.mark.slow
+def test_stacked_students_of_two_workers_train_as_one_by_one(tmp_path: Path) -> None:
+    first, second = on_workers(2, partial(stacked, tmp_path))
+    assert first == second
+    for name, rows in first[0].items():
+        for row, other in zip(rows, first[1][name], strict=True):
+            assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
+
+
 def rows_of(company: dict[str, Any]) -> dict[str, Any]:
     return {name: rows for name, (rows, _) in company.items()}
