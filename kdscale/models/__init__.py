@@ -14,9 +14,16 @@ from types import MappingProxyType
 import torch
 
 from kdscale.errors import UserError, did_you_mean
+from kdscale.models._linear_layer import linear_layer
 from kdscale.models._measure import count_parameters, multiply_accumulates, refuse_channels_last
 from kdscale.models._mobilenetv2 import mobilenetv2
-from kdscale.models._network import Network, StagedNetwork, must_take, probe_shapes
+from kdscale.models._network import (
+    Network,
+    StagedNetwork,
+    classify_map,
+    must_take,
+    probe_shapes,
+)
 from kdscale.models._resnet import resnet
 from kdscale.models._resnet_bottleneck import resnet50
 from kdscale.models._shufflenetv1 import shufflenetv1
@@ -28,9 +35,12 @@ from kdscale.models._wrap import rewrap, unwrap, wrap_student, wrapping
 __all__ = [
     "ZOO",
     "Network",
+    "StagedNetwork",
     "ZooModel",
+    "classify_map",
     "count_parameters",
     "create_model",
+    "linear_layer",
     "model_names",
     "multiply_accumulates",
     "refuse_channels_last",

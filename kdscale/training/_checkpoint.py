@@ -24,12 +24,21 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with part.open("wb") as file:
-            torch.save(dict(content), file)
+            torch.save(_alone(content), file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _alone(content: Any) -> Any:
+    """Returns content whose tensors share no memory with what is not saved, as slices do."""
+    if isinstance(content, Mapping):
+        return {key: _alone(value) for key, value in content.items()}
+    if isinstance(content, torch.Tensor) and content.untyped_storage().nbytes() > content.nbytes:
+        return content.clone()
+    return content
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -16,10 +16,13 @@ from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.outputs import Need, Outputs
 from kdscale.training._evaluate import evaluate
+from kdscale.training._executor import Steps
 from kdscale.training._group import Group
 from kdscale.training._spec import ModelSpec
-from kdscale.training._student import Lesson, Member, Row, Student, union_of_needs
+from kdscale.training._step import Lesson
+from kdscale.training._student import Member, Row, Student, end_epoch, union_of_needs
 from kdscale.training._teach import CachedTeacher, Teaching
+from kdscale.training._transfer import to_device
 
 Status = Literal["running", "done", "stopped", "failed"]
 StopRule = Callable[[Mapping[str, Sequence[Row]], Collection[str]], Mapping[str, str]]
@@ -114,6 +117,7 @@ class _Loop:
         recipe = cohort.members[0].recipe
         self.teaching = None if teacher is None else Teaching(teacher, recipe, data, group)
         self.group = group
+        self.steps = Steps(recipe, group)
         self.batch_size = recipe.batch_size
         self.augmentation = Augmentation(data.augmentation, data.image_size)
         self._check_batch_size()
@@ -177,9 +181,8 @@ class _Loop:
         for number in range(steps):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             lesson = self._prepare(self.group.share(batch), epoch, number, needs, two_views)
-            for student in students:
-                self._step(student, lesson)
-        rows = {s.member.name: s.end_epoch(steps) for s in students if not s.failure}
+            self.steps.take([s for s in students if not s.failure], lesson)
+        rows = end_epoch([s for s in students if not s.failure], steps, self.group)
         healthy = [student for student in students if not student.failure]
         seconds = self.group.agree(time.perf_counter() - started) / len(students)
         scores = evaluate([s.network for s in healthy], self.data.validation, self.data, self.group)
@@ -212,17 +215,17 @@ class _Loop:
         device = self.group.device
         raw = self.data.train.gather(indices)
         codes = self.augmentation.views(self.cohort.seed, epoch, indices)
-        images = self.augmentation.apply(raw.to(device, non_blocking=True), codes.to(device))
+        images = self.augmentation.apply(to_device(raw, device), to_device(codes, device))
         images = self._normalised(images)
         images_2 = None
         if two_views:
             strong = strong_views(raw, self.augmentation, self.cohort.seed, epoch, indices)
-            images_2 = self._normalised(strong.to(device, non_blocking=True))
+            images_2 = self._normalised(to_device(strong, device))
         return Lesson(
             images,
             self._teach(images, indices, codes, needs),
-            self.data.train.labels[indices].to(device, non_blocking=True),
-            indices.to(device, non_blocking=True),
+            to_device(self.data.train.labels[indices], device),
+            to_device(indices, device),
             images_2,
             None if images_2 is None else self._teach_live(images_2, needs),
             number,
@@ -245,18 +248,6 @@ class _Loop:
         if not needs or self.teaching is None:
             return None
         return self.teaching.live(images, needs)
-
-    def _step(self, student: Student, lesson: Lesson) -> None:
-        if student.failure:
-            return
-        try:
-            student.step(lesson)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            if self.group.size > 1:  # the other workers wait for this one: the attempt must end
-                raise
-            student.failure = f"error at epoch {student.epoch + 1}: {type(error).__name__}: {error}"
 
     def _apply_stop_rule(self) -> None:
         histories = dict(self.cohort.ended) | {s.member.name: s.history for s in self.students}

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from kdscale.data import Split, TaskData, normalise
 from kdscale.models import Network
 from kdscale.training._group import Group
+from kdscale.training._transfer import to_device
 
 _BATCH_SIZE = 256
 
@@ -51,8 +52,9 @@ def evaluate(
     batches = torch.split(torch.arange(len(split)), _BATCH_SIZE)
     with torch.inference_mode():
         for indices in batches[group.rank :: group.size]:
-            images = normalise(split.gather(indices).to(group.device), data.mean, data.std)
-            target = split.labels[indices].to(group.device)
+            raw = to_device(split.gather(indices), group.device)
+            images = normalise(raw, data.mean, data.std)
+            target = to_device(split.labels[indices], group.device)
             for row, network in enumerate(networks):
                 logits = network(images).float()
                 sums[row, 0] += (logits.argmax(dim=1) == target).sum()

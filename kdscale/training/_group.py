@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -41,10 +43,28 @@ class Group:
         return indices[self.rank * each : (self.rank + 1) * each]
 
     def sum(self, values: Tensor) -> Tensor:
-        """Returns the sum over workers of a small tensor; the same bits on every worker."""
-        if self.size > 1:
+        """Returns the sum over workers of a small tensor; the same bits on every worker.
+
+        On the CPU each element is added up in order of rank, wherever in the tensor it stands.
+        """
+        if self.size == 1:
+            return values
+        if self.size == 2 or _sums_on_device():
             dist.all_reduce(values)
-        return values
+            return values
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(parts, values)
+        return values.copy_(_in_order(parts))
+
+    def start_mean(self, values: Tensor) -> Mean:
+        """Starts to replace a flat tensor by its mean over workers, and returns the work.
+
+        On the CPU each element is added up in order of rank, wherever in the tensor it stands.
+
+        Args:
+            values: ``[n]``, n a multiple of the number of workers.
+        """
+        return Mean(values, self.size)
 
     def agree(self, value: float) -> float:
         """Returns worker 0's value on every worker."""
@@ -54,8 +74,65 @@ class Group:
         dist.broadcast(shared, src=0)
         return float(shared.item())
 
-    def copy_buffers(self, module: nn.Module) -> None:
-        """Gives every worker the buffers (BatchNorm statistics) of worker 0."""
-        if self.size > 1:
+    def copy_buffers(self, modules: Sequence[nn.Module]) -> None:
+        """Gives every worker the buffers (BatchNorm statistics) of worker 0, all in one message."""
+        if self.size == 1:
+            return
+        buffers: dict[torch.dtype, list[Tensor]] = {}
+        for module in modules:
             for buffer in module.buffers():
-                dist.broadcast(buffer, src=0)
+                buffers.setdefault(buffer.dtype, []).append(buffer)
+        for same in buffers.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in same])
+            dist.broadcast(flat, src=0)
+            start = 0
+            for buffer in same:
+                buffer.copy_(flat[start : start + buffer.numel()].view_as(buffer))
+                start += buffer.numel()
+
+
+class Mean:
+    """A mean over workers under way; all workers start, advance and finish theirs in one order.
+
+    Two numbers have one sum, whatever their order. More are sent to the worker that owns their
+    place, which adds them up in order of rank and sends the sum to all: gloo's own ring would add
+    them in an order that depends on their place, and so on what else is in the tensor.
+    """
+
+    def __init__(self, values: Tensor, size: int) -> None:
+        self._values = values
+        self._received: Tensor | None = None
+        if _sums_on_device():
+            self._work: Any = dist.all_reduce(values, op=dist.ReduceOp.AVG, async_op=True)
+            return
+        values.div_(size)
+        if size == 2:
+            self._work = dist.all_reduce(values, async_op=True)
+        else:
+            self._received = torch.empty_like(values).view(size, -1)
+            self._work = dist.all_to_all_single(self._received.view(-1), values, async_op=True)
+
+    def advance(self) -> None:
+        """Waits for the first half of the work and starts the second, if there are two."""
+        if self._received is not None:
+            self._work.wait()
+            total = _in_order(self._received.unbind())
+            self._received = None
+            self._work = dist.all_gather_into_tensor(self._values, total, async_op=True)
+
+    def finish(self) -> None:
+        """Returns when the tensor holds the mean; on a GPU, when later work there will see it."""
+        self.advance()
+        self._work.wait()
+
+
+def _in_order(parts: Sequence[Tensor]) -> Tensor:
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _sums_on_device() -> bool:
+    """Returns whether the workers' tensors are summed by GPUs, in an order of their own."""
+    return dist.get_backend() == "nccl"

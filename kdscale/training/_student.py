@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from kdscale.errors import UserError
 from kdscale.losses import METHODS, Objective, PairShapes, TermConfig
@@ -26,19 +24,14 @@ from kdscale.models import (
 )
 from kdscale.outputs import Need, Outputs
 from kdscale.training._checkpoint import load_checkpoint, save_atomically
+from kdscale.training._compile import begin_compiled_step, compile_step
 from kdscale.training._group import Group
 from kdscale.training._recipe import learning_rate, make_optimizer
 from kdscale.training._spec import ModelSpec, RecipeSpec
+from kdscale.training._step import Lesson, Step
 
 Row = Mapping[str, float]
 """The metrics of one epoch, ``epoch`` included."""
-
-_NO_BUFFER_SYNC: dict[str, Any] = (
-    {"forward_sync_buffers": False}
-    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
-    else {"broadcast_buffers": False}
-)
-"""Turns DDP's copying of buffers off, by the name that it has in this torch."""
 
 
 @dataclass(frozen=True)
@@ -60,61 +53,6 @@ class Member:
     recipe: RecipeSpec
     folder: Path
     ce_start_epoch: int = 1
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What all students of a cohort learn from in one step, on this worker.
-
-    Attributes:
-        images: Normalised images ``[B, 3, H, W]``.
-        teacher: The teacher's outputs, or None without methods.
-        target: Labels ``[B]``.
-        index: The images' numbers in the training split ``[B]``.
-        images_2: The second view of each image, if a method asks for it.
-        teacher_2: The teacher's outputs for the second view.
-        number: Number of the step in the epoch.
-    """
-
-    images: Tensor
-    teacher: Outputs | None
-    target: Tensor
-    index: Tensor
-    images_2: Tensor | None
-    teacher_2: Outputs | None
-    number: int
-
-
-class _Step(nn.Module):
-    """A lesson in, losses and correct predictions out: what DDP wraps."""
-
-    def __init__(self, network: Network, objective: Objective, *, bf16: bool) -> None:
-        super().__init__()
-        self.network = network
-        self.objective = objective
-        self._bf16 = bf16
-
-    def forward(
-        self, lesson: Lesson, *, key: int, first: int, whole: int
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        needs = self.objective.student_needs
-        second_view = None
-        with torch.autocast(lesson.images.device.type, torch.bfloat16, enabled=self._bf16):
-            outputs = self.network.outputs(lesson.images, needs)
-            if self.objective.second_view and lesson.images_2 is not None:
-                second_view = self.network.outputs(lesson.images_2, needs), lesson.teacher_2
-        losses = self.objective(
-            outputs,
-            lesson.teacher,
-            lesson.target,
-            index=lesson.index,
-            second_view=second_view,
-            key=key,
-            first=first,
-            whole=whole,
-        )
-        correct = (outputs.logits.detach().argmax(dim=1) == lesson.target).sum()
-        return losses, correct
 
 
 class Student:
@@ -189,23 +127,36 @@ class Student:
         self.terms = ("loss", "ce", *(term.name for term in member.terms))
         self._group = group
         self._seed = seed
-        self._step = _Step(network, objective, bf16=recipe.precision == "bf16").to(group.device)
+        self._step = Step(network, objective, bf16=recipe.precision == "bf16").to(group.device)
         self._optimizer = make_optimizer(recipe, self._step)
-        self._callable: nn.Module = self._step
         if recipe.compile:
-            self._step.compile()
-        if group.size > 1:
-            # Buffers are copied once an epoch instead of before each step: the same result,
-            # because training never reads BatchNorm's running statistics.
-            self._callable = DistributedDataParallel(
-                self._step, find_unused_parameters=objective.pauses, **_NO_BUFFER_SYNC
-            )
+            compile_step(self._step, recipe, group.device)
         self._sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64, device=group.device)
 
     @property
     def needs(self) -> frozenset[Need]:
         """The teacher outputs that the objective asks for; empty without methods."""
         return self._step.objective.teacher_needs if self.member.terms else frozenset()
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What learns: the network's parameters and the objective's own."""
+        return [parameter for parameter in self._step.parameters() if parameter.requires_grad]
+
+    @property
+    def skips(self) -> bool:
+        """Whether a step may leave some of the parameters out."""
+        return self._step.objective.pauses
+
+    @property
+    def own_needs(self) -> frozenset[Need]:
+        """The student's own outputs that the objective asks for."""
+        return self._step.objective.student_needs
+
+    @property
+    def has_end_of_its_own(self) -> bool:
+        """Whether a method has changed the network's end."""
+        return bool(wrapping(self.network))
 
     @property
     def second_view(self) -> bool:
@@ -227,39 +178,59 @@ class Student:
         self._sums.zero_()
 
     def step(self, lesson: Lesson) -> None:
-        """Trains on one batch.
-
-        Dropout and the like draw from a stream keyed by (seed, epoch, step, worker): never by
-        what else runs in this process, nor by how often the trial was restarted.
+        """Trains on one batch, as the only worker.
 
         Args:
             lesson: The batch and what the teacher says to it.
         """
+        self.compute(lesson)
+        self.apply()
+
+    def draw_from_stream(self, lesson: Lesson) -> None:
+        """Seeds dropout and the like for one batch.
+
+        The stream is keyed by (seed, epoch, step, worker): never by what else runs in this process,
+        nor by how often the trial was restarted.
+        """
+        torch.manual_seed(_stream(self._seed, self.epoch, lesson.number, self._group.rank))
+
+    def compute(self, lesson: Lesson, outputs: Outputs | None = None) -> None:
+        """Leaves this worker's gradients for one batch with the parameters.
+
+        Args:
+            lesson: The batch and what the teacher says to it.
+            outputs: The network's outputs as leaves, if the student is stacked with others: then
+                they take the gradients.
+        """
         size, rank = len(lesson.target), self._group.rank
-        torch.manual_seed(_stream(self._seed, self.epoch, lesson.number, rank))
-        losses, correct = self._callable(
+        self.draw_from_stream(lesson)
+        begin_compiled_step(self.member.recipe)
+        losses, correct = self._step(
             lesson,
+            outputs,
             key=_stream(self._seed, self.epoch, lesson.number),
             first=rank * size,
             whole=self._group.size * size,
         )
-        self._optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
+        parts = [losses[name].detach().double() for name in self.terms]
+        self._sums += torch.stack([*parts, correct.double() / size])
+
+    def apply(self) -> None:
+        """Moves the parameters by their gradients, which are those of all workers by now."""
         if self._step.objective.preparing:
             _forget_zero_gradients(self._step)
         if self.member.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._step.parameters(), self.member.recipe.clip_norm)
         self._optimizer.step()
-        parts = [losses[name].detach().double() for name in self.terms]
-        self._sums += torch.stack([*parts, correct.double() / size])
+        self._optimizer.zero_grad(set_to_none=True)
 
-    def end_epoch(self, steps: int) -> dict[str, float]:
+    def end_epoch(self, means: Sequence[float]) -> dict[str, float]:
         """Returns the epoch's training metrics and counts the epoch, or records the divergence.
 
         Args:
-            steps: Steps of the epoch.
+            means: Of each term, then of the correct predictions, over the epoch and all workers.
         """
-        means = (self._group.sum(self._sums.clone()) / (steps * self._group.size)).tolist()
         row: dict[str, float] = {
             "epoch": self.epoch + 1,
             "lr": self._optimizer.param_groups[0]["lr"],
@@ -272,7 +243,6 @@ class Student:
             part = next((name for name in broken if name != "loss"), "loss")
             self.failure = f"diverged at epoch {self.epoch + 1} ({part} is not finite)"
             return row
-        self._group.copy_buffers(self._step)
         self.epoch += 1
         return row
 
@@ -329,8 +299,13 @@ class Student:
 
 def _forget_zero_gradients(module: nn.Module) -> None:
     """Keeps weight decay and momentum from moving parameters that learn nothing yet."""
-    for parameter in module.parameters():
-        if parameter.grad is not None and not parameter.grad.any():
+    found = [(p, p.grad) for p in module.parameters() if p.grad is not None]
+    if not found:
+        return
+    # The largest entries in one transfer: a GPU is waited for once.
+    largest = torch.stack(torch._foreach_norm([grad for _, grad in found], ord=math.inf)).tolist()
+    for (parameter, _), size in zip(found, largest, strict=True):
+        if size == 0:
             parameter.grad = None
 
 
@@ -413,3 +388,23 @@ def _stream(*key: int) -> int:
 def union_of_needs(students: Sequence[Student]) -> frozenset[Need]:
     """Returns the teacher outputs that any of the students asks for."""
     return frozenset().union(*(student.needs for student in students))
+
+
+def end_epoch(students: Sequence[Student], steps: int, group: Group) -> dict[str, dict[str, float]]:
+    """Returns each student's training metrics by name, gathered from device and workers at once.
+
+    Every worker then has the buffers of worker 0. That once an epoch is enough, because training
+    never reads BatchNorm's running statistics.
+
+    Args:
+        students: Those that trained to the epoch's end.
+        steps: Steps of the epoch.
+        group: The workers.
+    """
+    if not students:
+        return {}
+    sums = torch.cat([student._sums for student in students])
+    means = iter((group.sum(sums) / (steps * group.size)).tolist())
+    rows = {s.member.name: s.end_epoch([next(means) for _ in s._sums]) for s in students}
+    group.copy_buffers([student._step for student in students if not student.failure])
+    return rows

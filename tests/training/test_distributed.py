@@ -305,5 +305,5 @@ def test_a_process_alone_is_a_group_of_one() -> None:
     values, module = torch.ones(2), nn.BatchNorm1d(2)
     assert group.sum(values) is values
     assert group.agree(0.5) == 0.5
-    group.copy_buffers(module)
+    group.copy_buffers([module])
     assert module.num_batches_tracked == 0

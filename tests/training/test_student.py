@@ -115,6 +115,26 @@ def test_compiled_students_train_to_the_same_losses(
     assert list(state) == list(create_model("resnet8", 100, args={"width": 8}, seed=0).state_dict())
 
 
+@pytest.mark.slow
+def test_a_mode_of_torch_compile_trains_to_the_same_losses(plain: Outcome, tmp_path: Path) -> None:
+    # On a CPU there are no CUDA graphs: the mode is that of plain compiled code.
+    outcome, _ = one_step(tmp_path / "compiled", compile="reduce-overhead")
+    assert outcome.status == "done", outcome.reason
+    assert train_losses(outcome) == pytest.approx(train_losses(plain), rel=1e-4)
+
+
+def test_compiling_without_a_compiler_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    outcome, _ = one_step(tmp_path, compile=True)
+    assert outcome.status == "failed"
+    assert outcome.reason == (
+        "recipe.compile: torch.compile needs a C++ compiler, but there is no no-such-compiler: "
+        "install it, or name another in CXX (or write compile: false)"
+    )
+
+
 def test_clipping_bounds_a_steps_gradient(tmp_path: Path) -> None:
     start = create_model("resnet8", 100, args={"width": 8}, seed=5)
     names = [name for name, _ in start.named_parameters()]
