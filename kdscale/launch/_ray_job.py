@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 from collections.abc import Iterator
@@ -59,9 +60,10 @@ def submit(request: Request, artefact: Artefact) -> list[str]:
     Raises:
         UserError: If there is no cluster, or it does not take the job.
     """
-    from ray.exceptions import AuthenticationError
+    from ray.exceptions import AuthenticationError, RayError
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells each .gitignore that it reads
     address = _address(request)
     with _only_address(address):
         try:
@@ -77,18 +79,22 @@ def submit(request: Request, artefact: Artefact) -> list[str]:
                 "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to that of the cluster, where "
                 "~/.ray/auth_token is not it)"
             ) from error
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        except (RayError, OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"{address}: there must be a Ray cluster that takes jobs, but: "
                 f"{_first_line(error)} (the address is that of the dashboard, such as "
                 "http://HEAD:8265)"
             ) from error
-    of_job = f"--address {shlex.quote(address)} {number}"
+    dashboard = client.get_address()
+    elsewhere = [name for name in _ADDRESS_VARIABLES if os.environ.get(name, address) != address]
+    unset = "".join(f"-u {name} " for name in elsewhere)
+    ray = f"env {unset}ray" if unset else "ray"
+    of_job = f"--address {shlex.quote(dashboard)} {number}"
     return [
-        f"submitted as {number} to {address}",
-        f"  ray job logs --follow {of_job}",
-        f"  ray job status {of_job}",
-        f"  ray job stop {of_job}    # submit again to go on",
+        f"submitted as {number} to {dashboard}",
+        f"  {ray} job logs --follow {of_job}",
+        f"  {ray} job status {of_job}",
+        f"  {ray} job stop {of_job}    # submit again to go on",
     ]
 
 

@@ -41,8 +41,10 @@ address="$$head:$$((20000 + SLURM_JOB_ID % 10000))"
 began=$$(mktemp)
 trap 'rm -f "$$began"' EXIT
 
+nodes=(--nodes="$$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=$cpus)
+srun "$${nodes[@]}" ray stop --force > /dev/null  # what a killed job may have left behind
 # shellcheck disable=SC2016  # sh on the node expands them
-srun --nodes="$$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=$cpus \\
+srun "$${nodes[@]}" \\
     ray symmetric-run --address "$$address" --min-nodes "$$SLURM_JOB_NUM_NODES" \\
     --num-cpus=$cpus --num-gpus=$gpus -- \\
     env RAY_ADDRESS="$$address" sh -c 'echo yes > "$$0" && exec "$$@"' "$$began" \\
