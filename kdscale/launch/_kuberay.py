@@ -19,6 +19,9 @@ CONFIG_MAP_BYTES = 2**20
 """Kubernetes' limit for a ConfigMap."""
 
 _STUDY_FOLDER = "/etc/kdscale"
+_USER = 1000
+"""The user of clusters/Dockerfile, who writes the study."""
+
 _GIBIBYTES_A_WORKER = 8
 _RETRIES = 3
 _KEPT_SECONDS = {"SUCCEEDED": 60, "FAILED": 3600}
@@ -173,6 +176,7 @@ def _pod(request: Request, name: str, *, cpus: int, gpus: int, memory: str) -> d
     folder = f"{request.study.storage.folder}"
     return {
         "spec": {
+            "securityContext": {"fsGroup": _USER},
             "containers": [
                 {
                     "name": name,
