@@ -31,6 +31,7 @@ BROKEN = sorted((ROOT / "tests/search/broken").glob("*.yaml"))
 COMMANDS = (
     "check",
     "sweep",
+    "submit",
     "train",
     "teacher",
     "report",

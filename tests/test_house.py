@@ -31,15 +31,15 @@ LAYERS = (
     ("losses", "models", "data"),
     ("training", "tracking"),
     ("search", "analysis"),
-    ("terminal",),
+    ("terminal", "launch"),
     ("workflow",),
     ("cli",),
 )
 """Lowest first. A part imports from layers below its own, and nothing of its own layer."""
 
 LAYER_OF = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-HEAVY = {"ray": ("search",), "mlflow": ("tracking",)}
-"""Libraries of which one part alone may know."""
+HEAVY = {"ray": ("search", "launch"), "mlflow": ("tracking",)}
+"""Libraries, and the parts that alone may know of them."""
 
 COMES_WITH = {
     "PIL": "pillow",

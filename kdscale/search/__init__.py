@@ -5,11 +5,13 @@ from kdscale.search._designs import designed_configuration
 from kdscale.search._estimate_cost import Check, check
 from kdscale.search._fresh import delete_study, what_fresh_deletes
 from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
-from kdscale.search._plan import cost
+from kdscale.search._plan import cohorts_of_a_generation, cost
+from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher
 from kdscale.search._study import Resolved, Study, load_study
 from kdscale.search._sweep import Listener, Outcome, sweep
 from kdscale.search._versions import versions
+from kdscale.search._yaml import dump_yaml
 
 __all__ = [
     "CachePlan",
@@ -21,12 +23,15 @@ __all__ = [
     "Single",
     "Study",
     "check",
+    "cohorts_of_a_generation",
     "cost",
     "delete_study",
     "designed_configuration",
+    "dump_yaml",
     "fill_cache",
     "load_study",
     "open_ledger",
+    "room",
     "single_trial",
     "sweep",
     "sweep_lock",
@@ -34,4 +39,5 @@ __all__ = [
     "train_teacher",
     "versions",
     "what_fresh_deletes",
+    "worker_bundle",
 ]

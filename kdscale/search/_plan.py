@@ -53,6 +53,11 @@ def generation(study: Study, number: int) -> list[PlannedTrial]:
     ]
 
 
+def cohorts_of_a_generation(study: Study) -> int:
+    """Returns how many cohorts of searched trials can train at once: none waits for another."""
+    return len({trial.cohort for trial in generation(study, 0)})
+
+
 def controls(study: Study) -> list[PlannedTrial]:
     """Returns the undistilled control trials: one a seed, each a cohort of its own."""
     seeds = study.seed_list if study.undistilled else ()

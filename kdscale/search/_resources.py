@@ -18,6 +18,12 @@ def worker_bundle(resources: ResourcesSpec) -> dict[str, float]:
     return bundle
 
 
+def room(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Returns how many cohorts have room on nodes with these resources at once, perhaps none."""
+    bundle = worker_bundle(resources)
+    return sum(_fit(bundle, node) for node in nodes) // resources.workers
+
+
 def lanes(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> int:
     """Returns how many cohorts can train at once: at least one.
 
@@ -31,10 +37,9 @@ def lanes(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> int
     Raises:
         UserError: If not even one cohort fits, with what is asked and what is there.
     """
-    bundle = worker_bundle(resources)
-    slots = sum(_fit(bundle, node) for node in nodes)
-    count = slots // resources.workers
+    count = room(resources, nodes)
     if count == 0:
+        bundle = worker_bundle(resources)
         asked = ", ".join(f"{amount:g} {name}" for name, amount in bundle.items())
         there = "; ".join(
             ", ".join(f"{node.get(name, 0):g} {name}" for name in ("CPU", "GPU")) for node in nodes

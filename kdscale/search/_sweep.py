@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -188,10 +190,32 @@ def _ray() -> Iterator[list[dict[str, Any]]]:
                 "(RAY_AUTH_MODE=token may be missing here: ray start asks for a token by default)"
             ) from error
     try:
-        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        with _sigterm_as_ctrl_c():  # after ray.init, which takes SIGTERM for itself
+            yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:
         if mine:
             ray.shutdown()
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Makes SIGTERM, with which Ray jobs, Slurm and Kubernetes stop a sweep, a Ctrl-C.
+
+    In a Ray job SIGINT is blocked, so it is let through first.
+    """
+
+    def interrupt(*_: object) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.raise_signal(signal.SIGINT)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 _QUIET = {
