@@ -26,7 +26,7 @@ from kdscale.data._cache_quota import make_room, take
 
 CacheType = Literal["fp32", "fp16"]
 
-_FORMAT = 1
+_FORMAT = 2
 _HEADER = "header"
 _MOST_UNCOUNTED_BYTES = 64 * 2**20
 _FP16_MAX = 65504.0
@@ -79,16 +79,39 @@ class Part:
         """Returns the bytes of one image's output on disk."""
         return math.prod(self.shape) * self.stored(dtype).itemsize
 
+    @property
+    def memory_order(self) -> tuple[int, ...]:
+        """The batch's dimensions as they lie in memory, images first: what is on disk."""
+        return (0, *sorted(range(1, len(self.strides)), key=lambda n: -self.strides[n]))
+
+    def columns_of(self, batch: Tensor, dtype: CacheType) -> Tensor:
+        """Returns the bytes of each image's output on disk, uint8 ``[B, bytes]``."""
+        stored = self.rounded(batch, dtype).to("cpu", self.stored(dtype))
+        return stored.permute(self.memory_order).flatten(1).contiguous().view(torch.uint8)
+
     def rounded(self, batch: Tensor, dtype: CacheType) -> Tensor:
         """Returns outputs as the cache would give them back, so that hits and misses agree."""
         if dtype == "fp32":
             return batch
         return batch.clamp(-_FP16_MAX, _FP16_MAX).to(torch.float16).to(self.dtype)
 
-    def empty(self, rows: int, device: torch.device) -> Tensor:
-        """Returns a batch in the teacher's own memory format, to be filled."""
-        size = (rows, *self.shape)
-        return torch.empty_strided(size, self.strides, dtype=self.dtype, device=device)
+    def batch_of(self, column: Tensor, dtype: CacheType, *, pinned: bool) -> Tensor:
+        """Returns a batch in the teacher's own memory format, on the CPU.
+
+        Args:
+            column: Bytes of each image's output, uint8 ``[B, bytes]``, any distance apart.
+            dtype: Type on disk.
+            pinned: Whether a GPU can copy it while this process goes on.
+        """
+        stored = self.stored(dtype)
+        if column.stride(0) % stored.itemsize or column.storage_offset() % stored.itemsize:
+            column = column.contiguous()
+        batch = torch.empty_strided(
+            (len(column), *self.shape), self.strides, dtype=self.dtype, pin_memory=pinned
+        )
+        lying = batch.permute(self.memory_order)
+        lying.copy_(column.view(stored).view_as(lying))
+        return batch
 
 
 @dataclass(frozen=True)
@@ -188,7 +211,9 @@ class TeacherCache:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
 
-    def look_up(self, indices: Tensor, codes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def look_up(
+        self, indices: Tensor, codes: Tensor, *, pinned: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns which rows of a batch are here, bool ``[B]``, and the outputs by name.
 
         Rows that are not here hold anything.
@@ -196,11 +221,12 @@ class TeacherCache:
         Args:
             indices: Numbers of the images, int64 ``[B]`` on the CPU.
             codes: The view of each, int64 ``[B]`` on the CPU.
+            pinned: Whether a GPU can copy the outputs while this process goes on.
         """
         if self.header is None or self._blocks is None:
             return torch.zeros(len(indices), dtype=torch.bool), {}
         size = entry_bytes(self.header.parts, self._dtype)
-        rows = np.zeros((len(indices), MARK_BYTES + size), dtype=np.uint8)
+        rows = np.empty((len(indices), MARK_BYTES + size), dtype=np.uint8)
         found = np.zeros(len(indices), dtype=np.bool_)
         for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
             try:
@@ -209,13 +235,12 @@ class TeacherCache:
                 self._failed("read", error)
         if not found.any():
             return torch.from_numpy(found), {}
+        table = torch.from_numpy(rows)
         outputs, start = {}, MARK_BYTES
         for part in self.header.parts:
             end = start + part.bytes(self._dtype)
-            column = torch.from_numpy(np.ascontiguousarray(rows[:, start:end]))
-            stored = column.view(part.stored(self._dtype)).view(len(rows), *part.shape)
-            batch = part.empty(len(rows), torch.device("cpu"))
-            outputs[part.name] = batch.copy_(stored)
+            column = table[:, start:end]
+            outputs[part.name] = part.batch_of(column, self._dtype, pinned=pinned)
             start = end
         return torch.from_numpy(found), outputs
 
@@ -229,12 +254,8 @@ class TeacherCache:
         """
         if self.header is None or self._blocks is None or self._room <= 0:
             return
-        columns = []
-        for part in self.header.parts:
-            rounded = part.rounded(outputs[part.name], self._dtype)
-            stored = rounded.to("cpu", part.stored(self._dtype)).contiguous()
-            columns.append(stored.view(len(indices), -1).view(torch.uint8).numpy())
-        data = np.ascontiguousarray(np.concatenate(columns, axis=1))
+        columns = [part.columns_of(outputs[part.name], self._dtype) for part in self.header.parts]
+        data = torch.cat(columns, dim=1).numpy()
         try:
             for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
                 self._room -= self._blocks.write(image, view, data[row])

@@ -105,6 +105,8 @@ class Teaching:
         self._group = group
         self._kept: frozenset[Need] = LOGITS
         self._cache: TeacherCache | None = None
+        self._header: Header | None = None
+        self._static: dict[str, Tensor] = {}
         self._told = False
         if isinstance(teacher, CachedTeacher):
             self.shapes = self._known_shapes(teacher)
@@ -156,7 +158,7 @@ class Teaching:
         header = cache.header
         if header is None or not header.parts:
             return self.live(images, needs)
-        found, outputs = cache.look_up(indices, codes)
+        found, outputs = cache.look_up(indices, codes, pinned=images.is_cuda)
         missing = torch.nonzero(~found)[:, 0]
         self.counts.hits += len(indices) - len(missing)
         self.counts.misses += len(missing)
@@ -164,8 +166,8 @@ class Teaching:
             outputs = self._completed(cache, header, images, found, outputs)
             kept = {part.name: outputs[part.name][missing] for part in header.parts}
             cache.store(indices[missing], codes[missing], kept)
-        device = images.device
-        return assembled({n: part.to(device) for n, part in outputs.items()}, header, device)
+        parts = {n: part.to(images.device, non_blocking=True) for n, part in outputs.items()}
+        return assembled(parts, self._static)
 
     @property
     def problem(self) -> str:
@@ -178,7 +180,10 @@ class Teaching:
         return self._cache.problem
 
     def end_epoch(self) -> None:
-        """Logs the counts; warns, once, if the cache has failed and the teacher taught live."""
+        """Logs the counts; warns, once, if the cache has failed and the teacher taught live.
+
+        A cache that has failed is opened again for the next epoch: there may be room by then.
+        """
         if self._cache is None:
             return
         _LOG.info("teacher cache: %d hits, %d misses", self.counts.hits, self.counts.misses)
@@ -192,11 +197,14 @@ class Teaching:
                 RuntimeWarning,
                 stacklevel=2,
             )
+        if self._cache.problem:
+            self._cache.close()
+            self._cache = None
 
     def close(self) -> None:
         """Closes the cache."""
+        self.end_epoch()
         if self._cache is not None:
-            self.end_epoch()
             self._cache.close()
             self._cache = None
 
@@ -233,12 +241,13 @@ class Teaching:
             quota_bytes=source.spec.quota,
         )
         if cache.header is None:
-            cache.create(self._measured(images))
-        header = cache.header
+            cache.create(self._header or self._measured(images))
+        header = self._header = cache.header
         if header is not None and header.parts:
             epoch_bytes = len(self._data.train) * entry_bytes(header.parts, source.spec.dtype)
             if epoch_bytes > source.spec.quota:
                 cache.header = Header((), 0)  # not even one epoch: writing it would only cost
+            self._static = {name: part.to(images.device) for name, part in header.static.items()}
         return cache
 
     def _identity(self, source: CachedTeacher, images: Tensor) -> dict[str, Any]:

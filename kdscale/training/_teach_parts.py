@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdscale.data import CacheType, Header
+from kdscale.data import CacheType
 from kdscale.outputs import LOGITS, Affine, Need, Outputs, OutputShapes, preactivation, stage
 
 
@@ -61,13 +61,11 @@ def static_of(outputs: Outputs) -> dict[str, Tensor]:
     }
 
 
-def assembled(parts: Mapping[str, Tensor], header: Header, device: torch.device) -> Outputs:
-    """Returns the outputs that parts and the header's static tensors make, on a device."""
+def assembled(parts: Mapping[str, Tensor], static: Mapping[str, Tensor]) -> Outputs:
+    """Returns the outputs that parts and the header's static tensors make."""
     affines = {
-        name.removesuffix(" weight"): Affine(
-            weight.to(device), header.static[name.replace(" weight", " bias")].to(device)
-        )
-        for name, weight in header.static.items()
+        name.removesuffix(" weight"): Affine(weight, static[name.replace(" weight", " bias")])
+        for name, weight in static.items()
         if name.endswith(" weight")
     }
     return Outputs(

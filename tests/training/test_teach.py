@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from kdscale.data import Augmentation, fingerprint, normalise
+from kdscale.data import Augmentation, normalise
 from kdscale.losses import TermConfig
 from kdscale.models import Network, create_model
 from kdscale.outputs import LOGITS, Need, Outputs
@@ -21,7 +21,6 @@ from kdscale.training import (
     Group,
     Member,
     RecipeSpec,
-    TeacherCacheSpec,
     Teaching,
     train_cohort,
 )
@@ -32,11 +31,13 @@ from .tasks import (
     VIT,
     Outcome,
     assert_same,
+    behind,
     cohort_of,
     data,
     files_of,
     follow,
     members,
+    must_not_load,
     recipe_with,
     teacher,
 )
@@ -45,18 +46,6 @@ ROWS = 64
 STAGES = frozenset({"logits", "embedding", "map", "class_maps", "stage 1", "stage 3"})
 REST = frozenset({"logits", "classifier", "preactivation 1", "preactivation 3"})
 NEEDS = {"logits": LOGITS, "stages": STAGES, "rest": REST}
-
-
-def behind(
-    folder: Path, load: Callable[[], Network] = teacher, name: str = "t", **spec: Any
-) -> CachedTeacher:
-    """Returns a teacher behind the cache of a folder."""
-    cache = TeacherCacheSpec.model_validate(spec)
-    return CachedTeacher(load, {"weights": name}, fingerprint(data().train), cache, folder)
-
-
-def must_not_load() -> NoReturn:
-    raise AssertionError("the teacher must not be loaded")
 
 
 def teaching(
@@ -201,36 +190,6 @@ def test_one_flipped_bit_is_one_miss(tmp_path: Path) -> None:
         made.end_epoch()
     made.end_epoch()  # told once
     made.close()
-
-
-def test_a_full_disk_leaves_the_live_teacher(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[int] = []
-    pwrite = os.pwrite
-
-    def full(file: int, content: Any, offset: int) -> int:
-        written.append(offset)
-        if len(written) > 41:
-            raise OSError(28, "No space left on device")
-        return pwrite(file, content, offset)
-
-    monkeypatch.setattr(os, "pwrite", full)
-    live = teaching(teacher())
-    made = teaching(behind(tmp_path))
-    for epoch in range(3):
-        assert_same(
-            made.teach(*batch(epoch), LOGITS).logits, live.live(batch(epoch)[0], LOGITS).logits
-        )
-    assert len(written) == 42  # not tried again
-    with pytest.warns(RuntimeWarning, match="No space left on device"):
-        made.end_epoch()
-    made.close()
-    monkeypatch.undo()
-    again = teaching(behind(tmp_path))
-    again.teach(*batch(0), LOGITS)
-    assert again.counts.hits == 20
-    again.close()
 
 
 def test_a_folder_that_cannot_be_written_leaves_the_live_teacher(tmp_path: Path) -> None:
