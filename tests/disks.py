@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-DISK_BYTES = 4 * 2**20
+DISK_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Disk:
 
 
 def mounted(folder: Path) -> bool:
-    """Returns whether a file system in memory, of 4 MiB, could be mounted on a folder."""
+    """Returns whether a file system in memory, of 16 MiB, could be mounted on a folder."""
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "kdscale-test", str(folder)]
     with suppress(OSError):
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -49,7 +49,7 @@ def full_disk(folder: Path, free_bytes: int) -> Iterator[Disk]:
 
 @contextmanager
 def limited_files(folder: Path) -> Iterator[Disk]:
-    """Gives a folder, and this process no file beyond 4 MiB, which needs nobody's leave."""
+    """Gives a folder, and this process no file beyond 16 MiB, which needs nobody's leave."""
     folder.mkdir()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (DISK_BYTES, before[1]))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdscale.data._cache_blocks import MARK_BYTES, PAGE_BYTES, Blocks
+from kdscale.data._cache_blocks import MARK_BYTES, Blocks, room_bytes
 from kdscale.data._cache_quota import make_room, take
 
 CacheType = Literal["fp32", "fp16"]
@@ -142,9 +142,7 @@ def file_bytes(data_bytes: int, entries: int, of: int) -> int:
         entries: How many entries are there, anywhere.
         of: How many there are in the full cache.
     """
-    size = data_bytes + MARK_BYTES
-    pages = -(-size // PAGE_BYTES) + (size % PAGE_BYTES > 0)  # an entry may lie across two
-    return min(size * of, entries * pages * PAGE_BYTES)
+    return min((data_bytes + MARK_BYTES) * of, entries * room_bytes(data_bytes))
 
 
 class TeacherCache:
@@ -177,9 +175,10 @@ class TeacherCache:
         self._blocks: Blocks | None = None
         self._lock: int | None = None
         self._room = 0
+        self._full = False
         try:
             self._lock = take(root / key)
-            self._room = self._more_room()
+            self._room = self._more_room(0)
             self._read_header()
         except OSError as error:
             self._failed("opened", error)
@@ -244,27 +243,35 @@ class TeacherCache:
             start = end
         return torch.from_numpy(found), outputs
 
-    def store(self, indices: Tensor, codes: Tensor, outputs: Mapping[str, Tensor]) -> None:
-        """Keeps outputs, as far as quota and disk allow.
+    def store(self, indices: Tensor, codes: Tensor, outputs: Mapping[str, Tensor]) -> int:
+        """Keeps outputs, as far as quota and disk allow, and returns of how many images.
 
         Args:
             indices: Numbers of the images, int64 ``[B]`` on the CPU.
             codes: The view of each, int64 ``[B]`` on the CPU.
             outputs: Every part of the header, ``[B, ...]``.
         """
-        if self.header is None or self._blocks is None or self._room <= 0:
-            return
+        if self.header is None or self._blocks is None or self._full:
+            return 0
         columns = [part.columns_of(outputs[part.name], self._dtype) for part in self.header.parts]
         data = torch.cat(columns, dim=1).numpy()
+        kept = 0
         try:
-            for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
-                self._room -= self._blocks.write(image, view, data[row])
-            if self._room <= 0:
+            needed = len(indices) * self._blocks.entry_room_bytes
+            if self._room < needed:
                 self._blocks.forget_deleted()
-                self._room = self._more_room()
+                self._room = self._more_room(needed)
+                self._full = self._room < needed
+            if self._full:
+                return 0
+            self._room -= needed
+            for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
+                self._blocks.write(image, view, data[row])
+                kept = row + 1
         except OSError as error:
-            self._room = 0
+            self._full = True
             self._failed("written", error)
+        return kept
 
     def close(self) -> None:
         """Closes its files; others may evict the key from now on."""
@@ -274,8 +281,8 @@ class TeacherCache:
             os.close(self._lock)
         self._blocks = self._lock = None
 
-    def _more_room(self) -> int:
-        wanted = min(_MOST_UNCOUNTED_BYTES, self._quota // 32)
+    def _more_room(self, needed: int) -> int:
+        wanted = max(needed, min(_MOST_UNCOUNTED_BYTES, self._quota // 32))
         return min(wanted, make_room(self._root, self._key, self._quota, wanted))
 
     def _read_header(self) -> None:

@@ -1,8 +1,9 @@
 """From a study file to trials: configurations, cohorts, Ray Tune, and the durable record."""
 
-from kdscale.search._cache_plan import CachePlan, fill_cache
+from kdscale.search._cache_plan import CachePlan
 from kdscale.search._designs import designed_configuration
 from kdscale.search._estimate_cost import Check, check
+from kdscale.search._fill_cache import Filled, fill_cache
 from kdscale.search._fresh import delete_study, what_fresh_deletes
 from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
 from kdscale.search._plan import cost
@@ -14,6 +15,7 @@ from kdscale.search._versions import versions
 __all__ = [
     "CachePlan",
     "Check",
+    "Filled",
     "Ledger",
     "Listener",
     "Outcome",

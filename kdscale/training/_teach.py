@@ -66,10 +66,11 @@ class CachedTeacher:
 
 @dataclass
 class Counts:
-    """How many (image, view) pairs the cache had, and how many the live teacher computed."""
+    """How many (image, view) pairs the cache had and had not, and kept of the latter."""
 
     hits: int = 0
     misses: int = 0
+    kept: int = 0
 
 
 class _Described(Network):
@@ -165,7 +166,7 @@ class Teaching:
         if len(missing):
             outputs = self._completed(cache, header, images, found, outputs)
             kept = {part.name: outputs[part.name][missing] for part in header.parts}
-            cache.store(indices[missing], codes[missing], kept)
+            self.counts.kept += cache.store(indices[missing], codes[missing], kept)
         parts = {n: part.to(images.device, non_blocking=True) for n, part in outputs.items()}
         return assembled(parts, self._static)
 
