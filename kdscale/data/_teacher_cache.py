@@ -73,7 +73,8 @@ class Part:
 
     def stored(self, dtype: CacheType) -> torch.dtype:
         """Returns the type on disk."""
-        return torch.float16 if dtype == "fp16" else self.dtype
+        whole = dtype == "fp32" or not self.dtype.is_floating_point
+        return self.dtype if whole else torch.float16
 
     def bytes(self, dtype: CacheType) -> int:
         """Returns the bytes of one image's output on disk."""
@@ -91,7 +92,7 @@ class Part:
 
     def rounded(self, batch: Tensor, dtype: CacheType) -> Tensor:
         """Returns outputs as the cache would give them back, so that hits and misses agree."""
-        if dtype == "fp32":
+        if self.stored(dtype) == self.dtype:
             return batch
         return batch.clamp(-_FP16_MAX, _FP16_MAX).to(torch.float16).to(self.dtype)
 

@@ -27,6 +27,7 @@ class CachePlan:
         study_bytes: The most that a whole run of this study writes.
         quota_bytes: The quota of all caches in the folder.
         live: Why the teacher teaches live instead; empty if it does not.
+        what_students_see: What is not as the teacher computes it; empty if all is.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class CachePlan:
     study_bytes: int
     quota_bytes: int
     live: str = ""
+    what_students_see: str = ""
 
 
 def cache_plan(study: Study, data: TaskData, student: Network, teacher: Network) -> CachePlan:
@@ -45,7 +47,7 @@ def cache_plan(study: Study, data: TaskData, student: Network, teacher: Network)
     images = len(data.train)
     views = Augmentation(data.augmentation, data.image_size).view_count
     needs = teacher_needs(study, data, student, teacher)
-    size = kept_bytes(teacher.shapes, needs, spec.dtype)
+    size = kept_bytes(teacher.shapes, needs, spec.dtype, spec.top_k)
     drawn = images * min(views, len(study.seed_list) * study.budget.epochs)
     live = ""
     if not spec.enabled:
@@ -63,6 +65,7 @@ def cache_plan(study: Study, data: TaskData, student: Network, teacher: Network)
         study_bytes=file_bytes(size, drawn, images * views),
         quota_bytes=spec.quota,
         live=live,
+        what_students_see=spec.what_students_see,
     )
 
 

@@ -224,6 +224,7 @@ class Ledger:
             final=_final(attributes.get("final")),
             versions=attributes.get("versions", {}),
             commit=attributes.get("commit", ""),
+            teacher_note=study.task.teacher.cache.what_students_see,
         )
 
     def _set(self, name: str, key: str, value: Any) -> None:

@@ -244,7 +244,7 @@ class _Loop:
     def _teach_live(self, images: Tensor, needs: frozenset[Need]) -> Outputs | None:
         if not needs or self.teaching is None:
             return None
-        return self.teaching.live(images, needs)
+        return self.teaching.teach_unkept(images, needs)
 
     def _step(self, student: Student, lesson: Lesson) -> None:
         if student.failure:

@@ -28,8 +28,10 @@ from kdscale.data import (
 from kdscale.losses import METHODS
 from kdscale.models import Network
 from kdscale.outputs import LOGITS, Need, Outputs, OutputShapes
+from kdscale.training._cache_spec import TeacherCacheSpec
+from kdscale.training._compress import compressed, restored, seen
 from kdscale.training._group import Group
-from kdscale.training._spec import RecipeSpec, TeacherCacheSpec
+from kdscale.training._spec import RecipeSpec
 from kdscale.training._student import Member
 from kdscale.training._teach_parts import (
     assembled,
@@ -154,11 +156,11 @@ class Teaching:
             needs: What to return.
         """
         if self._source is None or "tail" in needs:  # a tail is a function: only the network has it
-            return self.live(images, needs)
+            return self.teach_unkept(images, needs)
         cache = self._cache = self._cache or self._opened(self._source, images)
         header = cache.header
         if header is None or not header.parts:
-            return self.live(images, needs)
+            return self.teach_unkept(images, needs)
         found, outputs = cache.look_up(indices, codes, pinned=images.is_cuda)
         missing = torch.nonzero(~found)[:, 0]
         self.counts.hits += len(indices) - len(missing)
@@ -168,7 +170,12 @@ class Teaching:
             kept = {part.name: outputs[part.name][missing] for part in header.parts}
             self.counts.kept += cache.store(indices[missing], codes[missing], kept)
         parts = {n: part.to(images.device, non_blocking=True) for n, part in outputs.items()}
-        return assembled(parts, self._static)
+        return assembled(restored(parts, self.shapes.classes), self._static)
+
+    def teach_unkept(self, images: Tensor, needs: frozenset[Need]) -> Outputs:
+        """Returns the outputs for images of which the cache keeps none, as `teach` would."""
+        outputs = self.live(images, needs)
+        return outputs if self._source is None else seen(outputs, self._source.spec)
 
     @property
     def problem(self) -> str:
@@ -223,10 +230,10 @@ class Teaching:
         missing, present = torch.nonzero(~found)[:, 0], torch.nonzero(found)[:, 0]
         rows = -(-len(missing) // header.chunk) * header.chunk
         if rows >= len(images):
-            live = parts_of(self.live(images, self._kept))
+            live = self._live_parts(images)
             return {part.name: part.rounded(live[part.name], dtype) for part in header.parts}
         picked = torch.cat([missing, present[: rows - len(missing)]]).to(images.device)
-        live = parts_of(self.live(self._arranged(images[picked]), self._kept))
+        live = self._live_parts(self._arranged(images[picked]))
         for part in header.parts:
             computed = part.rounded(live[part.name][: len(missing)], dtype)
             outputs[part.name][missing] = computed.cpu()
@@ -260,6 +267,7 @@ class Teaching:
             "augmentation": self._data.augmentation.model_dump(),
             "kept": sorted(self._kept),
             "dtype": source.spec.dtype,
+            "top_k": source.spec.top_k,
             "precision": self._recipe.precision,
             "channels_last": self._recipe.channels_last,
             "rows": len(images),
@@ -280,12 +288,12 @@ class Teaching:
         A teacher whose rows do depend on that is not cached.
         """
         whole = self.live(images, self._kept)
-        wanted = parts_of(whole)
+        wanted = compressed(parts_of(whole), self._top_k)
         count = len(images)
 
         def agrees(order: Tensor) -> bool:
             rows = order.to(images.device)
-            got = parts_of(self.live(self._arranged(images[rows]), self._kept))
+            got = self._live_parts(self._arranged(images[rows]))
             return all(same_bits(got[name], wanted[name][rows]) for name in wanted)
 
         order = torch.arange(count)
@@ -301,6 +309,13 @@ class Teaching:
             chunk = count
         parts = tuple(Part.of(name, batch) for name, batch in wanted.items())
         return Header(parts, chunk, static_of(whole))
+
+    def _live_parts(self, images: Tensor) -> dict[str, Tensor]:
+        return compressed(parts_of(self.live(images, self._kept)), self._top_k)
+
+    @property
+    def _top_k(self) -> int | None:
+        return None if self._source is None else self._source.spec.top_k
 
     def _arranged(self, images: Tensor) -> Tensor:
         if self._recipe.channels_last:

@@ -21,6 +21,15 @@ def test_the_plan_is_arithmetic(tmp_path: Path) -> None:
     half = check(study_in(tmp_path, "task.teacher.cache.dtype=fp16")).cache
     assert half is not None
     assert half.entry_bytes == 200
+    few = study_in(
+        tmp_path,
+        "task.teacher.cache.top_k=5",
+        objective={"methods": [{"method": "kd"}]},
+        parameters={"temperature": {"min": 1, "max": 9}},
+    )
+    top = check(few).cache
+    assert top is not None
+    assert (top.entry_bytes, top.what_students_see) == (5 * 6 + 4, "only the 5 largest logits")
     elsewhere = study_in(tmp_path, "task.teacher.cache.folder=here")
     assert elsewhere.cache_folder == Path("here")
 

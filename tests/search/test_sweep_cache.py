@@ -157,6 +157,8 @@ def test_two_sweeps_at_once_share_a_cache(live: dict[str, tuple[Any, ...]], tmp_
     """Each with a Ray of its own, as two people on one machine have."""
     cache = tmp_path / "cache"
     studies = [tiny_study(tmp_path / name, cache) for name in ("one", "two")]
+    for study in studies:
+        study.storage.folder.mkdir()
     with ExitStack() as stack:
         drivers = [stack.enter_context(driver(s, s.storage.folder)) for s in studies]
         told = [process.communicate(timeout=240)[0].splitlines() for process in drivers]

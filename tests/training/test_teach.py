@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
@@ -24,6 +26,7 @@ from kdscale.training import (
     Teaching,
     train_cohort,
 )
+from kdscale.training._compress import compressed, restored
 
 from .tasks import (
     RECIPE,
@@ -338,3 +341,45 @@ def test_two_processes_fill_one_cache_at_once(tmp_path: Path) -> None:
     assert warm.counts.misses == 0
     warm.close()
     torch.set_num_threads(threads)
+
+
+@given(st.integers(1, 30), st.integers(2, 30), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_compressed_logits_keep_the_largest_and_the_others_mass(
+    top_k: int, classes: int, dtype: torch.dtype
+) -> None:
+    logits = 5 * torch.randn(7, classes, generator=torch.Generator().manual_seed(top_k))
+    logits = logits.to(dtype)
+    got = restored(compressed({"logits": logits}, top_k), classes)["logits"]
+    if top_k >= classes:
+        assert_same(got, logits)
+        return
+    kept = logits.topk(top_k).indices
+    assert_same(got.gather(1, kept), logits.gather(1, kept))
+    others = got.scatter(1, kept, -torch.inf)
+    assert torch.equal(others.amax(1), others.masked_fill(others.isinf(), torch.inf).amin(1))
+    want, have = (z.float().softmax(1).gather(1, kept) for z in (logits, got))
+    torch.testing.assert_close(have, want, atol=1e-6 if dtype == torch.float32 else 2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_students_see_compressed_logits_kept_or_not(dtype: str, tmp_path: Path) -> None:
+    needs = LOGITS | {"stage 1", "classifier"}
+    how: dict[str, Any] = {"dtype": dtype, "top_k": 5}
+    cold = teaching(behind(tmp_path, **how), needs)
+    first = tensors(cold.teach(*batch(0), needs))
+    assert_same(tensors(cold.teach(*batch(0), needs)), first)
+    assert cold.counts.hits == ROWS
+    assert_same(tensors(cold.teach_unkept(batch(0)[0], needs)), first)
+    unkept = teaching(behind(tmp_path, quota=0, **how), needs)
+    assert_same(tensors(unkept.teach(*batch(0), needs)), first)
+    tail = cold.teach(*batch(0), needs | {"tail"})
+    assert tail.tail is not None
+    assert_same(tail.logits, first["logits"])
+    live = cold.live(batch(0)[0], needs)
+    assert all(len(row.unique()) <= 6 for row in first["logits"])
+    if dtype == "fp32":
+        assert_same(first["stages 1"], live.stages[1])
+    cold.close()
+    plain = teaching(behind(tmp_path, **how | {"top_k": 100}), needs)
+    assert_same(plain.teach(*batch(0), needs).stages, cold.teach(*batch(0), needs).stages)
+    assert plain.counts.hits == 0  # another key
