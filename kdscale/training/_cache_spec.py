@@ -64,6 +64,11 @@ class TeacherCacheSpec(Spec):
         return bool(self.what_students_see)
 
     @property
+    def without_effect(self) -> bool | set[str]:
+        """The fields that may change in a study without changing its results; True for all."""
+        return {"quota", "folder"} if self.changes_results else True
+
+    @property
     def what_students_see(self) -> str:
         """What is not as the teacher computes it; empty if all is."""
         if not self.enabled:

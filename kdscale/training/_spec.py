@@ -54,7 +54,7 @@ class ModelSpec(Spec):
     model: str = Field(json_schema_extra={"examples": list[JsonValue](model_names())})
     """Name of the network: one of the zoo's (resnet20, wrn_40_2, ...) or any of timm's."""
 
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field({})
     """Arguments of the network's constructor, such as ``{width: 6}``."""
 
     @field_validator("model")

@@ -43,6 +43,7 @@ def test_the_cache_is_no_part_of_what_a_study_is_unless_it_rounds(tmp_path: Path
     assert folders("task.teacher.cache.enabled=false") == plain
     assert folders("task.teacher.cache.quota=1GB", "task.teacher.cache.folder=x") == plain
     rounded = folders("task.teacher.cache.dtype=fp16")
+    assert folders("task.teacher.cache.dtype=fp16", "task.teacher.cache.quota=1GB") == rounded
     assert (rounded[0] == plain[0], rounded[1] == plain[1]) == (True, False)
 
 
