@@ -180,12 +180,26 @@ def teacher(
     output: Annotated[Path | None, typer.Option(help="Also write the weights here.")] = None,
     fill_cache: Annotated[
         bool,
-        typer.Option("--fill-cache", help="Then fill the teacher cache, with all CPUs here."),
+        typer.Option(
+            "--fill-cache",
+            help="Then fill the teacher cache with what this study's seeds and epochs will ask "
+            "for, in that order, on every free worker of the cluster of RAY_ADDRESS, or of this "
+            "machine. Run again to continue; a node that does not share the folder fills its own.",
+        ),
+    ] = False,
+    all_views: Annotated[
+        bool,
+        typer.Option(
+            "--all-views",
+            help="With --fill-cache: then fill all other views too, for other seeds and studies.",
+        ),
     ] = False,
 ) -> None:
     """Train the study's teacher, or score the one that it names on the validation split."""
     from kdscale.workflow import teacher_score, train_study_teacher
 
+    if all_views and not fill_cache:
+        raise UserError("--all-views must come with --fill-cache (add it)")
     loaded = _load(study, overrides)
     spec = loaded.task.teacher
     if spec.weights is None:
@@ -197,8 +211,9 @@ def teacher(
     score, path = teacher_score(loaded, output)
     _print(f"{spec.model}: validation accuracy {score.accuracy:.2f}%\nweights: {path}")
     if fill_cache:
-        with _resumable(_command("teacher", study, overrides, "--fill-cache")):
-            _fill_cache(loaded)
+        options = ["--fill-cache", *(["--all-views"] if all_views else [])]
+        with _resumable(_command("teacher", study, overrides, *options)):
+            _fill_cache(loaded, all_views=all_views)
 
 
 @app.command()
@@ -293,17 +308,19 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _fill_cache(study: Study) -> None:
-    from rich.progress import Progress as Bar
-
+def _fill_cache(study: Study, *, all_views: bool) -> None:
     from kdscale.search import fill_cache
+    from kdscale.terminal import show_filling
 
-    pairs = 0
-    with Bar(console=console, transient=True) as bar:
-        task = bar.add_task("teacher cache", total=None)
-        for done, pairs in fill_cache(study):
-            bar.update(task, completed=done, total=pairs)
-    _print(f"teacher cache: {pairs:,} (image, view) pairs, in {study.cache_folder}")
+    filled = show_filling(fill_cache(study, all_views=all_views), console)
+    places = "" if filled.folders == 1 else f" on {filled.folders} nodes"
+    have = f"{filled.kept:,} of {filled.pairs:,} (image, view) pairs"
+    _print(f"teacher cache: {have}, in {study.cache_folder}{places}")
+    if filled.kept < filled.pairs:
+        _print(
+            "the others do not fit in task.teacher.cache.quota "
+            f"({study.task.teacher.cache.quota} bytes): the live teacher computes them"
+        )
 
 
 def _show_version(wanted: bool) -> None:

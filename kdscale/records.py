@@ -119,6 +119,7 @@ class StudyRecord:
         final: The final evaluation, when there is one.
         versions: Versions of the libraries that ran the study.
         commit: Git commit of the working directory, or empty.
+        teacher_note: What students see of the teacher, if not what it computes; or empty.
     """
 
     name: str
@@ -136,3 +137,4 @@ class StudyRecord:
     final: FinalEvaluation | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
+    teacher_note: str = ""

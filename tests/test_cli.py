@@ -332,6 +332,13 @@ def test_teacher_trains_then_is_scored(run: Run, tmp_path: Path) -> None:
     assert re.fullmatch(r"weights: other/tiny/teachers/[0-9a-f]{16}\.pt", scored.out.split("\n")[1])
 
 
+def test_all_views_are_for_filling_the_cache(run: Run, tmp_path: Path, weights: Path) -> None:
+    words = ("teacher", study_file(tmp_path), f"task.teacher.weights={weights}", "--all-views")
+    ran = run(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "error --all-views must come with --fill-cache (add it)\n"
+
+
 def test_teacher_needs_a_file_to_write_to(run: Run, tmp_path: Path, weights: Path) -> None:
     (tmp_path / "folder").mkdir()
     words = ("teacher", study_file(tmp_path), f"task.teacher.weights={weights}", "--output")

@@ -167,6 +167,7 @@ def _provenance(study: StudyRecord) -> str:
         ("Repeat with", f"kdscale sweep {file}"),
         ("Metric", f"{study.metric}, {study.goal}, {fmt.mode_words(study.mode)}"),
         ("Commit", study.commit or fmt.NOTHING),
+        *([("Students see of the teacher", study.teacher_note)] if study.teacher_note else []),
         *((name, version) for name, version in sorted(study.versions.items())),
     ]
     return (

@@ -67,6 +67,8 @@ def _blocks(study: StudyRecord) -> Iterator[str]:
     yield "## All trials\n"
     yield to_markdown(trial_table(study))
     yield "## Provenance\n"
+    if study.teacher_note:
+        yield f"Students see of the teacher: {study.teacher_note} (`task.teacher.cache`).\n"
     versions = [f"{name} {version}" for name, version in sorted(study.versions.items())]
     if study.commit:
         versions.append(f"commit `{study.commit}`")

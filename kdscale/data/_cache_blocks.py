@@ -22,7 +22,14 @@ Bytes = npt.NDArray[np.uint8]
 _BLOCK_BYTES = 64 * 2**20
 _MOST_OPEN = 256
 MARK_BYTES = 4
-PAGE_BYTES = 4096
+_PAGE_BYTES = 4096
+
+
+def room_bytes(entry_bytes: int) -> int:
+    """Returns the most bytes that one entry takes on the disk."""
+    size = entry_bytes + MARK_BYTES
+    pages = -(-size // _PAGE_BYTES) + (size % _PAGE_BYTES > 0)  # it may lie across two
+    return pages * _PAGE_BYTES
 
 
 class Blocks:
@@ -39,10 +46,12 @@ class Blocks:
 
     Attributes:
         damaged: How many entries and files did not hold what their marks or sizes say.
+        entry_room_bytes: The most bytes that an entry takes on the disk.
     """
 
     def __init__(self, folder: Path, views: int, entry_bytes: int) -> None:
         self.damaged = 0
+        self.entry_room_bytes = room_bytes(entry_bytes)
         self._folder = folder
         self._views = views
         self._stride = entry_bytes + MARK_BYTES
@@ -72,8 +81,8 @@ class Blocks:
             return False
         return True
 
-    def write(self, image: int, view: int, data: Bytes) -> int:
-        """Writes an entry, and returns the bytes that it can take on the disk.
+    def write(self, image: int, view: int, data: Bytes) -> None:
+        """Writes an entry.
 
         Args:
             image: Number of the image.
@@ -89,7 +98,6 @@ class Blocks:
         _write(file, data.data, offset + MARK_BYTES)
         mark = _mark(image, view, data).to_bytes(MARK_BYTES, "little")
         _write(file, memoryview(mark), offset)
-        return -(-self._stride // PAGE_BYTES) * PAGE_BYTES
 
     def forget_deleted(self) -> None:
         """Closes the files that somebody has deleted, so that nothing more is written to them."""

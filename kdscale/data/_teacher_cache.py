@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdscale.data._cache_blocks import MARK_BYTES, PAGE_BYTES, Blocks
+from kdscale.data._cache_blocks import MARK_BYTES, Blocks, room_bytes
 from kdscale.data._cache_quota import make_room, take
 
 CacheType = Literal["fp32", "fp16"]
 
-_FORMAT = 1
+_FORMAT = 2
 _HEADER = "header"
 _MOST_UNCOUNTED_BYTES = 64 * 2**20
 _FP16_MAX = 65504.0
@@ -73,22 +73,46 @@ class Part:
 
     def stored(self, dtype: CacheType) -> torch.dtype:
         """Returns the type on disk."""
-        return torch.float16 if dtype == "fp16" else self.dtype
+        whole = dtype == "fp32" or not self.dtype.is_floating_point
+        return self.dtype if whole else torch.float16
 
     def bytes(self, dtype: CacheType) -> int:
         """Returns the bytes of one image's output on disk."""
         return math.prod(self.shape) * self.stored(dtype).itemsize
 
+    @property
+    def memory_order(self) -> tuple[int, ...]:
+        """The batch's dimensions as they lie in memory, images first: what is on disk."""
+        return (0, *sorted(range(1, len(self.strides)), key=lambda n: -self.strides[n]))
+
+    def columns_of(self, batch: Tensor, dtype: CacheType) -> Tensor:
+        """Returns the bytes of each image's output on disk, uint8 ``[B, bytes]``."""
+        stored = self.rounded(batch, dtype).to("cpu", self.stored(dtype))
+        return stored.permute(self.memory_order).flatten(1).contiguous().view(torch.uint8)
+
     def rounded(self, batch: Tensor, dtype: CacheType) -> Tensor:
         """Returns outputs as the cache would give them back, so that hits and misses agree."""
-        if dtype == "fp32":
+        if self.stored(dtype) == self.dtype:
             return batch
         return batch.clamp(-_FP16_MAX, _FP16_MAX).to(torch.float16).to(self.dtype)
 
-    def empty(self, rows: int, device: torch.device) -> Tensor:
-        """Returns a batch in the teacher's own memory format, to be filled."""
-        size = (rows, *self.shape)
-        return torch.empty_strided(size, self.strides, dtype=self.dtype, device=device)
+    def batch_of(self, column: Tensor, dtype: CacheType, *, pinned: bool) -> Tensor:
+        """Returns a batch in the teacher's own memory format, on the CPU.
+
+        Args:
+            column: Bytes of each image's output, uint8 ``[B, bytes]``, any distance apart.
+            dtype: Type on disk.
+            pinned: Whether a GPU can copy it while this process goes on.
+        """
+        stored = self.stored(dtype)
+        if column.stride(0) % stored.itemsize or column.storage_offset() % stored.itemsize:
+            column = column.contiguous()
+        batch = torch.empty_strided(
+            (len(column), *self.shape), self.strides, dtype=self.dtype, pin_memory=pinned
+        )
+        lying = batch.permute(self.memory_order)
+        lying.copy_(column.view(stored).view_as(lying))
+        return batch
 
 
 @dataclass(frozen=True)
@@ -119,9 +143,7 @@ def file_bytes(data_bytes: int, entries: int, of: int) -> int:
         entries: How many entries are there, anywhere.
         of: How many there are in the full cache.
     """
-    size = data_bytes + MARK_BYTES
-    pages = -(-size // PAGE_BYTES) + (size % PAGE_BYTES > 0)  # an entry may lie across two
-    return min(size * of, entries * pages * PAGE_BYTES)
+    return min((data_bytes + MARK_BYTES) * of, entries * room_bytes(data_bytes))
 
 
 class TeacherCache:
@@ -154,9 +176,10 @@ class TeacherCache:
         self._blocks: Blocks | None = None
         self._lock: int | None = None
         self._room = 0
+        self._full = False
         try:
             self._lock = take(root / key)
-            self._room = self._more_room()
+            self._room = self._more_room(0)
             self._read_header()
         except OSError as error:
             self._failed("opened", error)
@@ -188,7 +211,9 @@ class TeacherCache:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
 
-    def look_up(self, indices: Tensor, codes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def look_up(
+        self, indices: Tensor, codes: Tensor, *, pinned: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns which rows of a batch are here, bool ``[B]``, and the outputs by name.
 
         Rows that are not here hold anything.
@@ -196,11 +221,12 @@ class TeacherCache:
         Args:
             indices: Numbers of the images, int64 ``[B]`` on the CPU.
             codes: The view of each, int64 ``[B]`` on the CPU.
+            pinned: Whether a GPU can copy the outputs while this process goes on.
         """
         if self.header is None or self._blocks is None:
             return torch.zeros(len(indices), dtype=torch.bool), {}
         size = entry_bytes(self.header.parts, self._dtype)
-        rows = np.zeros((len(indices), MARK_BYTES + size), dtype=np.uint8)
+        rows = np.empty((len(indices), MARK_BYTES + size), dtype=np.uint8)
         found = np.zeros(len(indices), dtype=np.bool_)
         for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
             try:
@@ -209,41 +235,44 @@ class TeacherCache:
                 self._failed("read", error)
         if not found.any():
             return torch.from_numpy(found), {}
+        table = torch.from_numpy(rows)
         outputs, start = {}, MARK_BYTES
         for part in self.header.parts:
             end = start + part.bytes(self._dtype)
-            column = torch.from_numpy(np.ascontiguousarray(rows[:, start:end]))
-            stored = column.view(part.stored(self._dtype)).view(len(rows), *part.shape)
-            batch = part.empty(len(rows), torch.device("cpu"))
-            outputs[part.name] = batch.copy_(stored)
+            column = table[:, start:end]
+            outputs[part.name] = part.batch_of(column, self._dtype, pinned=pinned)
             start = end
         return torch.from_numpy(found), outputs
 
-    def store(self, indices: Tensor, codes: Tensor, outputs: Mapping[str, Tensor]) -> None:
-        """Keeps outputs, as far as quota and disk allow.
+    def store(self, indices: Tensor, codes: Tensor, outputs: Mapping[str, Tensor]) -> int:
+        """Keeps outputs, as far as quota and disk allow, and returns of how many images.
 
         Args:
             indices: Numbers of the images, int64 ``[B]`` on the CPU.
             codes: The view of each, int64 ``[B]`` on the CPU.
             outputs: Every part of the header, ``[B, ...]``.
         """
-        if self.header is None or self._blocks is None or self._room <= 0:
-            return
-        columns = []
-        for part in self.header.parts:
-            rounded = part.rounded(outputs[part.name], self._dtype)
-            stored = rounded.to("cpu", part.stored(self._dtype)).contiguous()
-            columns.append(stored.view(len(indices), -1).view(torch.uint8).numpy())
-        data = np.ascontiguousarray(np.concatenate(columns, axis=1))
+        if self.header is None or self._blocks is None or self._full:
+            return 0
+        columns = [part.columns_of(outputs[part.name], self._dtype) for part in self.header.parts]
+        data = torch.cat(columns, dim=1).numpy()
+        kept = 0
         try:
-            for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
-                self._room -= self._blocks.write(image, view, data[row])
-            if self._room <= 0:
+            needed = len(indices) * self._blocks.entry_room_bytes
+            if self._room < needed:
                 self._blocks.forget_deleted()
-                self._room = self._more_room()
+                self._room = self._more_room(needed)
+                self._full = self._room < needed
+            if self._full:
+                return 0
+            self._room -= needed
+            for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
+                self._blocks.write(image, view, data[row])
+                kept = row + 1
         except OSError as error:
-            self._room = 0
+            self._full = True
             self._failed("written", error)
+        return kept
 
     def close(self) -> None:
         """Closes its files; others may evict the key from now on."""
@@ -253,8 +282,8 @@ class TeacherCache:
             os.close(self._lock)
         self._blocks = self._lock = None
 
-    def _more_room(self) -> int:
-        wanted = min(_MOST_UNCOUNTED_BYTES, self._quota // 32)
+    def _more_room(self, needed: int) -> int:
+        wanted = max(needed, min(_MOST_UNCOUNTED_BYTES, self._quota // 32))
         return min(wanted, make_room(self._root, self._key, self._quota, wanted))
 
     def _read_header(self) -> None:

@@ -86,4 +86,5 @@ KD = Method(
     ),
     build=_build,
     refuse=_refuse,
+    all_classes=False,
 )

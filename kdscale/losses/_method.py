@@ -150,6 +150,9 @@ class Method:
             in `kdscale.models` (SimKD's projector, NORM's expansion), which stays after training.
         dense: It is for networks that put out a map of logits.
         skips: A step may leave some of its parameters out, which DDP must be told.
+        all_classes: It needs the teacher's own logit of every class, if it reads logits: it
+            ranks, correlates or normalises them, or takes the label's apart. Without it, a
+            softmax whose small entries share their mass evenly serves as well.
         weight: The published weight, where a study file says nothing.
     """
 
@@ -165,6 +168,7 @@ class Method:
     student: Literal["", "simkd", "norm"] = ""
     dense: bool = False
     skips: bool = False
+    all_classes: bool = True
     weight: float = 1.0
 
     def refusal(self, shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:

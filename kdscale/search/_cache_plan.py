@@ -1,28 +1,17 @@
-"""The teacher cache of a study: how large it gets, and filling it ahead."""
+"""The teacher cache of a study: how large it gets."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from kdscale.data import Augmentation, TaskData, file_bytes, load_data, normalise, usable_bytes
-from kdscale.errors import UserError
+from kdscale.data import Augmentation, TaskData, file_bytes
 from kdscale.losses import METHODS, PairShapes
-from kdscale.models import Network, create_model
+from kdscale.models import Network
 from kdscale.outputs import LOGITS, Need
 from kdscale.records import Value
-from kdscale.search._cohort_job import default_device, threads
-from kdscale.search._single import behind_cache
 from kdscale.search._study import Study
-from kdscale.training import Group, Teaching, kept_bytes, load_teacher
-
-_SLICE_BATCHES = 16
+from kdscale.training import kept_bytes
 
 
 @dataclass(frozen=True)
@@ -38,6 +27,7 @@ class CachePlan:
         study_bytes: The most that a whole run of this study writes.
         quota_bytes: The quota of all caches in the folder.
         live: Why the teacher teaches live instead; empty if it does not.
+        what_students_see: What is not as the teacher computes it; empty if all is.
     """
 
     folder: Path
@@ -48,6 +38,7 @@ class CachePlan:
     study_bytes: int
     quota_bytes: int
     live: str = ""
+    what_students_see: str = ""
 
 
 def cache_plan(study: Study, data: TaskData, student: Network, teacher: Network) -> CachePlan:
@@ -56,7 +47,7 @@ def cache_plan(study: Study, data: TaskData, student: Network, teacher: Network)
     images = len(data.train)
     views = Augmentation(data.augmentation, data.image_size).view_count
     needs = teacher_needs(study, data, student, teacher)
-    size = kept_bytes(teacher.shapes, needs, spec.dtype)
+    size = kept_bytes(teacher.shapes, needs, spec.dtype, spec.top_k)
     drawn = images * min(views, len(study.seed_list) * study.budget.epochs)
     live = ""
     if not spec.enabled:
@@ -74,6 +65,7 @@ def cache_plan(study: Study, data: TaskData, student: Network, teacher: Network)
         study_bytes=file_bytes(size, drawn, images * views),
         quota_bytes=spec.quota,
         live=live,
+        what_students_see=spec.what_students_see,
     )
 
 
@@ -97,110 +89,3 @@ def ends(study: Study) -> list[dict[str, Value]]:
     lowest = {axis.name: axis.draw(0.0) for axis in study.axes}
     highest = {axis.name: axis.draw(1.0 - 1e-9) for axis in study.axes}
     return [lowest, highest]
-
-
-def fill_cache(study: Study, processes: int | None = None) -> Iterator[tuple[int, int]]:
-    """Yields how many of all (image, view) pairs are done, until all are in the cache.
-
-    What is there already is read and not computed again, so that filling can be stopped and
-    continued, and a sweep may run meanwhile.
-
-    Args:
-        study: The study; its teacher has been trained.
-        processes: How many fill it; default: what this machine's CPUs serve, or 1 with a GPU.
-
-    Raises:
-        UserError: If the cache is off, or too large for its quota, or cannot be written.
-    """
-    filler = _Filler(study)
-    plan = filler.plan
-    if plan.live:
-        raise UserError(f"--fill-cache: there must be a teacher cache to fill, but {plan.live}")
-    if plan.full_bytes > usable_bytes(plan.quota_bytes):
-        raise UserError(
-            f"task.teacher.cache.quota must be at least {-(-plan.full_bytes * 8 // 7)} (the full "
-            f"cache and an eighth of room), but got {plan.quota_bytes}"
-        )
-    if processes is None:
-        cpus = len(os.sched_getaffinity(0)) // study.resources.cpus_per_worker
-        processes = 1 if default_device().type == "cuda" else max(1, cpus)
-    pairs = plan.images * plan.views
-    starts = range(0, pairs, filler.rows * _SLICE_BATCHES)
-    done = 0
-    try:
-        for count in _filled(study, filler, starts, processes):
-            done = min(done + count, pairs)
-            yield done, pairs
-    finally:
-        filler.teaching.close()
-
-
-def _filled(study: Study, filler: _Filler, starts: Sequence[int], processes: int) -> Iterator[int]:
-    filler.fill(0)  # the key's header comes first, once: the others read it
-    yield 0
-    if processes == 1:
-        yield from map(filler.fill, starts)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, initializer=_start, initargs=(study,)) as pool:
-        try:
-            yield from (f.result() for f in as_completed([pool.submit(_fill, s) for s in starts]))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-class _Filler:
-    def __init__(self, study: Study) -> None:
-        threads(study)
-        self._data = data = load_data(study.task.data)
-        self._group = group = Group(device=default_device())
-        self._recipe = study.task.recipe
-        self._augmentation = Augmentation(data.augmentation, data.image_size)
-        network = load_teacher(study.task.teacher, data, study.teacher_folder).to(group.device)
-        student = _student(study, data)
-        self._needs = teacher_needs(study, data, student, network)
-        self.plan = cache_plan(study, data, student, network)
-        self.rows = self._recipe.batch_size // study.resources.workers
-        self.teaching = Teaching(behind_cache(study, network, data), self._recipe, data, group)
-        self.teaching.keep(self._needs)
-
-    def fill(self, start: int) -> int:
-        """Computes what is absent of a slice, and returns its number of pairs."""
-        stop = min(start + self.rows * _SLICE_BATCHES, self.plan.images * self.plan.views)
-        for first in range(start, stop, self.rows):
-            self._fill_batch(first)
-        if problem := self.teaching.problem:
-            raise UserError(f"the teacher cache must be there to fill, but: {problem}")
-        return stop - start
-
-    def _fill_batch(self, first: int) -> None:
-        # Always whole batches, as in training: the last one goes on from the first pair.
-        pairs = torch.arange(first, first + self.rows) % (self.plan.images * self.plan.views)
-        indices, codes = pairs % self.plan.images, pairs // self.plan.images
-        raw = self._data.train.gather(indices).to(self._group.device)
-        images = self._augmentation.apply(raw, codes.to(self._group.device))
-        images = normalise(images, self._data.mean, self._data.std)
-        if self._recipe.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        self.teaching.teach(images, indices, codes, self._needs)
-
-
-_filler: _Filler | None = None
-"""Of a process that fills slices."""
-
-
-def _start(study: Study) -> None:
-    global _filler
-    _filler = _Filler(study)
-
-
-def _fill(start: int) -> int:
-    assert _filler is not None
-    return _filler.fill(start)
-
-
-def _student(study: Study, data: TaskData) -> Network:
-    spec = study.task.student
-    return create_model(
-        spec.model, data.num_classes, image_size=data.image_size, args=spec.args, seed=0
-    )

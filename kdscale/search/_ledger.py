@@ -224,6 +224,7 @@ class Ledger:
             final=_final(attributes.get("final")),
             versions=attributes.get("versions", {}),
             commit=attributes.get("commit", ""),
+            teacher_note=study.task.teacher.cache.what_students_see,
         )
 
     def _set(self, name: str, key: str, value: Any) -> None:
@@ -364,12 +365,10 @@ def _forget_if_untrained(study: Study, storage: BaseStorage) -> None:
 def _definition(study: Study) -> str:
     """Returns the study as JSON, without where it lies: that may change, and hold a password.
 
-    So may the teacher cache, unless it changes what students see.
+    So may what has no effect of the teacher cache.
     """
-    cache = not study.task.teacher.cache.changes_results
-    exclude = {"storage": True, "tracking": True} | (
-        {"task": {"teacher": {"cache": True}}} if cache else {}
-    )
+    cache = study.task.teacher.cache.without_effect
+    exclude: Any = {"storage": True, "tracking": True, "task": {"teacher": {"cache": cache}}}
     return json.dumps(study.model_dump(mode="json", exclude=exclude))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kdscale.errors import did_you_mean
+from kdscale.losses import METHODS
 from kdscale.search._axes import Axis, axes_of, matching, targets
 from kdscale.search._designs import DESIGNS, design_size
 from kdscale.search._parameters import Parameter
@@ -252,6 +253,18 @@ def _recipes_fit_the_epochs(task: TaskSpec, budget: BudgetSpec) -> Iterator[Viol
         yield Violation(("task", "teacher", "epochs"), rule, hint)
 
 
+def _compression_suits_the_methods(task: TaskSpec, objective: ObjectiveSpec) -> Iterator[Violation]:
+    cache = task.teacher.cache
+    if not cache.enabled or cache.top_k is None:
+        return
+    known = [METHODS[method.method] for method in objective.methods]
+    names = dict.fromkeys(m.name for m in known if m.all_classes and "logits" in m.reads)
+    if names:
+        keys: Keys = ("task", "teacher", "cache", "top_k")
+        rule = f"must be null for methods that need the logits of all classes: {', '.join(names)}"
+        yield Violation(keys, rule, "remove it; dtype: fp16 halves the cache")
+
+
 def _recipe_fits(keys: Keys, recipe: RecipeSpec, name: str, epochs: int) -> Iterator[Violation]:
     rule = f"must be < {name} ({epochs})"
     for index, milestone in enumerate(recipe.milestones):
@@ -286,5 +299,6 @@ _RULES: tuple[Callable[..., Iterator[Violation]], ...] = (
     _workers_share_the_batch,
     _rungs_lie_before_the_end,
     _recipes_fit_the_epochs,
+    _compression_suits_the_methods,
     _metric_fits_the_epochs,
 )

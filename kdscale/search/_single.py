@@ -69,7 +69,7 @@ def single_trial(study: Study, seed: int) -> Single:
         values.setdefault(axis.name, axis.cast(_default(study, axis)))
     resolved = study.resolve(values)
     task = study.task.model_copy(update={"recipe": resolved.recipe}).model_dump_json(
-        exclude=None if study.task.teacher.cache.changes_results else {"teacher": {"cache"}}
+        exclude={"teacher": {"cache": study.task.teacher.cache.without_effect}}
     )
     objective = [resolved.ce_weight, resolved.ce_start_epoch, repr(resolved.terms)]
     identity = json.dumps([task, *objective, study.budget.epochs, seed])

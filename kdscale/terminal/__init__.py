@@ -1,6 +1,7 @@
 """What people see in a terminal. Renders; decides nothing."""
 
 from kdscale.terminal._doctor import Finding, doctor_view, examine
+from kdscale.terminal._filling import show_filling
 from kdscale.terminal._methods import method_view, methods_table, not_public_table
 from kdscale.terminal._plan import plan_view
 from kdscale.terminal._progress import SweepView
@@ -14,4 +15,5 @@ __all__ = [
     "methods_table",
     "not_public_table",
     "plan_view",
+    "show_filling",
 ]

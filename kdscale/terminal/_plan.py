@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
+from kdscale.data import usable_bytes
 from kdscale.records import Value
 from kdscale.search import CachePlan, Check, Study
 
@@ -71,12 +72,17 @@ def _epochs(study: Study, check: Check) -> str:
 
 
 def _cache(plan: CachePlan) -> str:
+    changed = plan.what_students_see
+    note = f"; students see {changed}, which changes results" if changed else ""
     if plan.live:
-        return f"the teacher teaches live: {plan.live}"
+        return f"the teacher teaches live: {plan.live}{note}"
+    room = usable_bytes(plan.quota_bytes)
+    short = f" (it writes {size_text(room)} of that, the rest stays live)"
     return (
-        f"{size_text(plan.full_bytes)} if full ({plan.images:,} images × {plan.views} views × "
-        f"{plan.entry_bytes:,} bytes); this study fills at most {size_text(plan.study_bytes)}; "
-        f"quota {size_text(plan.quota_bytes)}, in {plan.folder}"
+        f"this study fills at most {size_text(plan.study_bytes)}, all views take "
+        f"{size_text(plan.full_bytes)} ({plan.images:,} images × {plan.views} views × "
+        f"{size_text(plan.entry_bytes)}); quota {size_text(plan.quota_bytes)}"
+        f"{short if room < plan.study_bytes else ''}, in {plan.folder}{note}"
     )
 
 

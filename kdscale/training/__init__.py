@@ -1,5 +1,6 @@
 """The loop that trains students under a teacher, and the models of what it trains."""
 
+from kdscale.training._cache_spec import TeacherCacheSpec
 from kdscale.training._cohort import Cohort, Progress, Status, StopRule, train_cohort
 from kdscale.training._evaluate import Score, evaluate
 from kdscale.training._group import Group
@@ -12,13 +13,11 @@ from kdscale.training._spec import (
     ModelSpec,
     ObjectiveSpec,
     RecipeSpec,
-    Spec,
     TaskSpec,
-    TeacherCacheSpec,
     TeacherSpec,
-    rule_error,
     spelled,
 )
+from kdscale.training._spec_base import Spec, rule_error
 from kdscale.training._student import Member, Row, checkpoint_path, student_path
 from kdscale.training._teach import CachedTeacher, Teaching
 from kdscale.training._teach_parts import kept_bytes

@@ -247,7 +247,7 @@ class _Loop:
     def _teach_live(self, images: Tensor, needs: frozenset[Need]) -> Outputs | None:
         if not needs or self.teaching is None:
             return None
-        return self.teaching.live(images, needs)
+        return self.teaching.teach_unkept(images, needs)
 
     def _apply_stop_rule(self) -> None:
         histories = dict(self.cohort.ended) | {s.member.name: s.history for s in self.students}

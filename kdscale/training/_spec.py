@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import or_
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
     ValidationInfo,
-    WithJsonSchema,
     create_model,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from kdscale.data import DataSpec
 from kdscale.errors import did_you_mean
@@ -37,6 +30,8 @@ from kdscale.losses import (
 )
 from kdscale.models import ZOO, model_names
 from kdscale.records import Value
+from kdscale.training._cache_spec import TeacherCacheSpec
+from kdscale.training._spec_base import Spec, rule_error
 
 SEARCHABLE_RECIPE_FIELDS = (
     "lr",
@@ -56,37 +51,13 @@ CompileMode = Literal["reduce-overhead", "max-autotune", "max-autotune-no-cudagr
 _RESERVED_LABELS = ("loss", "ce", "accuracy", "ce_weight", "recipe")
 
 
-def rule_error(rule: str, *, hint: str = "", at: tuple[str | int, ...] = ()) -> PydanticCustomError:
-    """Returns the error that a validator raises for a broken rule.
-
-    Args:
-        rule: The rule, stated positively: "must be at least 1".
-        hint: How to mend it.
-        at: Where the offending value lies, below the field that is validated.
-    """
-    context: dict[str, Any] = {"rule": rule, "hint": hint, "at": at}
-    return PydanticCustomError("rule", "{rule}", context)
-
-
-class Spec(BaseModel):
-    """Base of everything that a study file spells: immutable, and no key is left unread."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        serialize_by_alias=True,
-        use_attribute_docstrings=True,
-    )
-
-
 class ModelSpec(Spec):
     """A network by name."""
 
     model: str = Field(json_schema_extra={"examples": list[JsonValue](model_names())})
     """Name of the network: one of the zoo's (resnet20, wrn_40_2, ...) or any of timm's."""
 
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field({})
     """Arguments of the network's constructor, such as ``{width: 6}``."""
 
     @field_validator("model")
@@ -202,54 +173,6 @@ class RecipeSpec(Spec):
         if list(milestones) != sorted(set(milestones)):
             raise rule_error("must ascend", hint=f"write {sorted(set(milestones))}")
         return milestones
-
-
-def _bytes(value: Any) -> Any:
-    """Returns the bytes that a text such as ``20GB`` names; anything else as it is."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(_SIZE, value.strip())
-    if match is None:
-        raise rule_error("must be a number of bytes, or a size", hint="for example 20GB or 500MiB")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-_UNITS = {
-    "B": 1,
-    **{f"{prefix}B": 1000**n for n, prefix in enumerate("kMGT", start=1)},
-    **{f"{prefix}iB": 1024**n for n, prefix in enumerate("KMGT", start=1)},
-}
-_SIZE = rf"(\d+(?:\.\d+)?) ?({'|'.join(_UNITS)})"
-_SIZE_SCHEMA: dict[str, Any] = {
-    "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{_SIZE}$"}]
-}
-
-
-class TeacherCacheSpec(Spec):
-    """The teacher cache: outputs kept on disk by (image, view) and shared by all runs."""
-
-    enabled: bool = True
-    """Whether the teacher's outputs are kept and read. Results are the same either way."""
-
-    dtype: Literal["fp32", "fp16"] = "fp32"
-    """fp32 keeps outputs as the teacher computes them, and results stay bitwise the same. fp16
-    halves the space and rounds every output that students see, kept or not, to 11 significant
-    bits (values beyond 65504 to 65504): results differ a little from those without a cache."""
-
-    quota: Annotated[int, Field(ge=0), BeforeValidator(_bytes), WithJsonSchema(_SIZE_SCHEMA)] = (
-        20_000_000_000
-    )
-    """Most bytes that all caches in the folder take together, as a number or as ``20GB``: the
-    longest unused is deleted first. A teacher whose outputs of one epoch do not fit stays live."""
-
-    folder: Path | None = None
-    """Folder of all caches, relative to the working directory; default: ``.cache/teachers`` in
-    ``storage.folder``, so that later studies there share them."""
-
-    @property
-    def changes_results(self) -> bool:
-        """Whether students see other numbers than without a cache."""
-        return self.enabled and self.dtype != "fp32"
 
 
 class TeacherSpec(ModelSpec):

@@ -28,8 +28,10 @@ from kdscale.data import (
 from kdscale.losses import METHODS
 from kdscale.models import Network
 from kdscale.outputs import LOGITS, Need, Outputs, OutputShapes
+from kdscale.training._cache_spec import TeacherCacheSpec
+from kdscale.training._compress import compressed, restored, seen
 from kdscale.training._group import Group
-from kdscale.training._spec import RecipeSpec, TeacherCacheSpec
+from kdscale.training._spec import RecipeSpec
 from kdscale.training._student import Member
 from kdscale.training._teach_parts import (
     assembled,
@@ -66,10 +68,11 @@ class CachedTeacher:
 
 @dataclass
 class Counts:
-    """How many (image, view) pairs the cache had, and how many the live teacher computed."""
+    """How many (image, view) pairs the cache had and had not, and kept of the latter."""
 
     hits: int = 0
     misses: int = 0
+    kept: int = 0
 
 
 class _Described(Network):
@@ -105,6 +108,8 @@ class Teaching:
         self._group = group
         self._kept: frozenset[Need] = LOGITS
         self._cache: TeacherCache | None = None
+        self._header: Header | None = None
+        self._static: dict[str, Tensor] = {}
         self._told = False
         if isinstance(teacher, CachedTeacher):
             self.shapes = self._known_shapes(teacher)
@@ -151,21 +156,26 @@ class Teaching:
             needs: What to return.
         """
         if self._source is None or "tail" in needs:  # a tail is a function: only the network has it
-            return self.live(images, needs)
+            return self.teach_unkept(images, needs)
         cache = self._cache = self._cache or self._opened(self._source, images)
         header = cache.header
         if header is None or not header.parts:
-            return self.live(images, needs)
-        found, outputs = cache.look_up(indices, codes)
+            return self.teach_unkept(images, needs)
+        found, outputs = cache.look_up(indices, codes, pinned=images.is_cuda)
         missing = torch.nonzero(~found)[:, 0]
         self.counts.hits += len(indices) - len(missing)
         self.counts.misses += len(missing)
         if len(missing):
             outputs = self._completed(cache, header, images, found, outputs)
             kept = {part.name: outputs[part.name][missing] for part in header.parts}
-            cache.store(indices[missing], codes[missing], kept)
-        device = images.device
-        return assembled({n: part.to(device) for n, part in outputs.items()}, header, device)
+            self.counts.kept += cache.store(indices[missing], codes[missing], kept)
+        parts = {n: part.to(images.device, non_blocking=True) for n, part in outputs.items()}
+        return assembled(restored(parts, self.shapes.classes), self._static)
+
+    def teach_unkept(self, images: Tensor, needs: frozenset[Need]) -> Outputs:
+        """Returns the outputs for images of which the cache keeps none, as `teach` would."""
+        outputs = self.live(images, needs)
+        return outputs if self._source is None else seen(outputs, self._source.spec)
 
     @property
     def problem(self) -> str:
@@ -178,7 +188,10 @@ class Teaching:
         return self._cache.problem
 
     def end_epoch(self) -> None:
-        """Logs the counts; warns, once, if the cache has failed and the teacher taught live."""
+        """Logs the counts; warns, once, if the cache has failed and the teacher taught live.
+
+        A cache that has failed is opened again for the next epoch: there may be room by then.
+        """
         if self._cache is None:
             return
         _LOG.info("teacher cache: %d hits, %d misses", self.counts.hits, self.counts.misses)
@@ -192,11 +205,14 @@ class Teaching:
                 RuntimeWarning,
                 stacklevel=2,
             )
+        if self._cache.problem:
+            self._cache.close()
+            self._cache = None
 
     def close(self) -> None:
         """Closes the cache."""
+        self.end_epoch()
         if self._cache is not None:
-            self.end_epoch()
             self._cache.close()
             self._cache = None
 
@@ -214,10 +230,10 @@ class Teaching:
         missing, present = torch.nonzero(~found)[:, 0], torch.nonzero(found)[:, 0]
         rows = -(-len(missing) // header.chunk) * header.chunk
         if rows >= len(images):
-            live = parts_of(self.live(images, self._kept))
+            live = self._live_parts(images)
             return {part.name: part.rounded(live[part.name], dtype) for part in header.parts}
         picked = torch.cat([missing, present[: rows - len(missing)]]).to(images.device)
-        live = parts_of(self.live(self._arranged(images[picked]), self._kept))
+        live = self._live_parts(self._arranged(images[picked]))
         for part in header.parts:
             computed = part.rounded(live[part.name][: len(missing)], dtype)
             outputs[part.name][missing] = computed.cpu()
@@ -233,12 +249,13 @@ class Teaching:
             quota_bytes=source.spec.quota,
         )
         if cache.header is None:
-            cache.create(self._measured(images))
-        header = cache.header
+            cache.create(self._header or self._measured(images))
+        header = self._header = cache.header
         if header is not None and header.parts:
             epoch_bytes = len(self._data.train) * entry_bytes(header.parts, source.spec.dtype)
             if epoch_bytes > source.spec.quota:
                 cache.header = Header((), 0)  # not even one epoch: writing it would only cost
+            self._static = {name: part.to(images.device) for name, part in header.static.items()}
         return cache
 
     def _identity(self, source: CachedTeacher, images: Tensor) -> dict[str, Any]:
@@ -250,6 +267,7 @@ class Teaching:
             "augmentation": self._data.augmentation.model_dump(),
             "kept": sorted(self._kept),
             "dtype": source.spec.dtype,
+            "top_k": source.spec.top_k,
             "precision": self._recipe.precision,
             "channels_last": self._recipe.channels_last,
             "rows": len(images),
@@ -270,12 +288,12 @@ class Teaching:
         A teacher whose rows do depend on that is not cached.
         """
         whole = self.live(images, self._kept)
-        wanted = parts_of(whole)
+        wanted = compressed(parts_of(whole), self._top_k)
         count = len(images)
 
         def agrees(order: Tensor) -> bool:
             rows = order.to(images.device)
-            got = parts_of(self.live(self._arranged(images[rows]), self._kept))
+            got = self._live_parts(self._arranged(images[rows]))
             return all(same_bits(got[name], wanted[name][rows]) for name in wanted)
 
         order = torch.arange(count)
@@ -291,6 +309,13 @@ class Teaching:
             chunk = count
         parts = tuple(Part.of(name, batch) for name, batch in wanted.items())
         return Header(parts, chunk, static_of(whole))
+
+    def _live_parts(self, images: Tensor) -> dict[str, Tensor]:
+        return compressed(parts_of(self.live(images, self._kept)), self._top_k)
+
+    @property
+    def _top_k(self) -> int | None:
+        return None if self._source is None else self._source.spec.top_k
 
     def _arranged(self, images: Tensor) -> Tensor:
         if self._recipe.channels_last:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdscale.data import CacheType, Header
+from kdscale.data import CacheType
 from kdscale.outputs import LOGITS, Affine, Need, Outputs, OutputShapes, preactivation, stage
 
 
@@ -21,13 +21,16 @@ def kept_of(needs: frozenset[Need]) -> frozenset[Need]:
     return (needs | LOGITS) - {"tail"}
 
 
-def kept_bytes(shapes: OutputShapes, needs: frozenset[Need], dtype: CacheType) -> int:
+def kept_bytes(
+    shapes: OutputShapes, needs: frozenset[Need], dtype: CacheType, top_k: int | None
+) -> int:
     """Returns the most bytes that a cache keeps of each (image, view).
 
     Args:
         shapes: The teacher's.
         needs: What methods ask of it.
         dtype: The cache's type; with fp32 a teacher in bf16 takes half of it.
+        top_k: How many logits it keeps; null for all.
     """
     sizes: dict[str, tuple[int, ...]] = {
         "logits": (shapes.classes,),
@@ -37,8 +40,17 @@ def kept_bytes(shapes: OutputShapes, needs: frozenset[Need], dtype: CacheType) -
         sizes |= {"map": shapes.map, "class_maps": (shapes.classes, *shapes.map[1:])}
     for number, size in enumerate(shapes.stages):
         sizes |= {stage(number): size, preactivation(number): size}
+    numbers = 0
+    if top_k is not None and top_k < shapes.classes:
+        sizes["logits"] = (top_k + 1,)
+        numbers = top_k * class_type(shapes.classes).itemsize
     values = sum(math.prod(sizes.get(need, (0,))) for need in kept_of(needs))
-    return values * (2 if dtype == "fp16" else 4)
+    return values * (2 if dtype == "fp16" else 4) + numbers
+
+
+def class_type(classes: int) -> torch.dtype:
+    """Returns the type that class numbers are kept in."""
+    return torch.int16 if classes <= torch.iinfo(torch.int16).max else torch.int32
 
 
 def parts_of(outputs: Outputs) -> dict[str, Tensor]:
@@ -61,13 +73,11 @@ def static_of(outputs: Outputs) -> dict[str, Tensor]:
     }
 
 
-def assembled(parts: Mapping[str, Tensor], header: Header, device: torch.device) -> Outputs:
-    """Returns the outputs that parts and the header's static tensors make, on a device."""
+def assembled(parts: Mapping[str, Tensor], static: Mapping[str, Tensor]) -> Outputs:
+    """Returns the outputs that parts and the header's static tensors make."""
     affines = {
-        name.removesuffix(" weight"): Affine(
-            weight.to(device), header.static[name.replace(" weight", " bias")].to(device)
-        )
-        for name, weight in header.static.items()
+        name.removesuffix(" weight"): Affine(weight, static[name.replace(" weight", " bias")])
+        for name, weight in static.items()
         if name.endswith(" weight")
     }
     return Outputs(

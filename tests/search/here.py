@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from kdscale.records import TrialRecord
@@ -31,15 +32,20 @@ class Listener:
         self.changes.append(trial)
 
 
-def swept_here(study: Study) -> Ledger:
-    """Returns the ledger of a study that was trained in this process, cohort after cohort."""
+def swept_here(study: Study, cache: Path | None = None) -> Ledger:
+    """Returns the ledger of a study that was trained in this process, cohort after cohort.
+
+    Args:
+        study: The study.
+        cache: The folder of the teacher caches; None for the live teacher.
+    """
     threads(study)
     ledger = open_ledger(study, create=True)
     if study.task.teacher.weights is None:
         for _ in train_teacher(study):
             pass
     teacher = _prepare_teacher(study, ledger, lambda progress: None)
-    place = Place(study, study.folder.absolute(), teacher)
+    place = Place(study, study.folder.absolute(), teacher, cache)
     queue = CohortQueue(ledger)
     while (job := queue.next()) is not None:
         for progress in run_job(job, place, Group()):

@@ -125,6 +125,9 @@ EXPECTED: dict[str, Expected] = {
         (15, "metric.n", "must be given with mode: mean_last_n", "n: 5"),
         (16, "seeds.2", "must be listed only once", ""),
     ],
+    "compression": [
+        (4, "task.teacher.cache.top_k", "need the logits of all classes: dkd, ldrld", "fp16"),
+    ],
     "labels": [
         (1, "parameters", "something to search with search.method: tpe", "method: grid"),
         (10, "objective.methods.2.method", "kd is there 2 times", "as: kd_2"),

@@ -1,57 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sweeps import network, study_in
+from sweeps import study_in
 
-from kdscale.errors import StudyFileError, UserError
-from kdscale.search import Study, check, fill_cache, single_trial, train_single
-from kdscale.training import Teaching, store_teacher
+from kdscale.errors import StudyFileError
+from kdscale.search import check, single_trial
 
 IMAGES = 100
-
-
-def study_with(folder: Path, *overrides: str) -> Study:
-    """Returns the tiny study with two views an image, and a teacher of random weights."""
-    weights = store_teacher(network(seed=7), study_in(folder).task.teacher, 100, folder)
-    few = ("task.data.augmentation.crop_padding=0", f"task.teacher.weights={weights}")
-    return study_in(folder, *few, *overrides)
-
-
-def must_not_teach(*_: object) -> None:
-    raise AssertionError("the live teacher must not teach")
-
-
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_after_filling_nothing_is_computed(
-    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = study_with(tmp_path)
-    told = list(fill_cache(study, processes))
-    assert told[-1] == (2 * IMAGES, 2 * IMAGES)
-    assert sorted(told) == told
-    off = study_with(tmp_path, "task.teacher.cache.enabled=false", "storage.folder=off")
-    off = off.model_copy(
-        update={"storage": off.storage.model_copy(update={"folder": tmp_path / "off"})}
-    )
-    wanted = [part.rows for part in train_single(off, single_trial(off, 3))]
-    monkeypatch.setattr(Teaching, "live", must_not_teach)
-    assert [part.rows for part in train_single(study, single_trial(study, 3))] == wanted
-    list(fill_cache(study, 1))  # again: all is there
-
-
-def test_a_cache_that_is_off_or_too_large_is_not_filled(tmp_path: Path) -> None:
-    def fill(*overrides: str) -> Any:
-        return next(fill_cache(study_with(tmp_path, *overrides)))
-
-    with pytest.raises(UserError, match=r"to fill, but task\.teacher\.cache\.enabled is false"):
-        fill("task.teacher.cache.enabled=false")
-    with pytest.raises(UserError, match="the outputs of one epoch do not fit in the quota"):
-        fill("task.teacher.cache.quota=30kB")
-    with pytest.raises(UserError, match=r"quota must be at least 92343 \(the full cache"):
-        fill("task.teacher.cache.quota=50kB")
 
 
 def test_the_plan_is_arithmetic(tmp_path: Path) -> None:
@@ -64,6 +21,15 @@ def test_the_plan_is_arithmetic(tmp_path: Path) -> None:
     half = check(study_in(tmp_path, "task.teacher.cache.dtype=fp16")).cache
     assert half is not None
     assert half.entry_bytes == 200
+    few = study_in(
+        tmp_path,
+        "task.teacher.cache.top_k=5",
+        objective={"methods": [{"method": "kd"}]},
+        parameters={"temperature": {"min": 1, "max": 9}},
+    )
+    top = check(few).cache
+    assert top is not None
+    assert (top.entry_bytes, top.what_students_see) == (5 * 6 + 4, "only the 5 largest logits")
     elsewhere = study_in(tmp_path, "task.teacher.cache.folder=here")
     assert elsewhere.cache_folder == Path("here")
 
@@ -77,6 +43,7 @@ def test_the_cache_is_no_part_of_what_a_study_is_unless_it_rounds(tmp_path: Path
     assert folders("task.teacher.cache.enabled=false") == plain
     assert folders("task.teacher.cache.quota=1GB", "task.teacher.cache.folder=x") == plain
     rounded = folders("task.teacher.cache.dtype=fp16")
+    assert folders("task.teacher.cache.dtype=fp16", "task.teacher.cache.quota=1GB") == rounded
     assert (rounded[0] == plain[0], rounded[1] == plain[1]) == (True, False)
 
 

@@ -64,8 +64,13 @@ def test_the_plan_says_it_all(tmp_path: Path) -> None:
 def test_the_teacher_cache_has_its_size(tmp_path: Path) -> None:
     cache = CachePlan(Path("c"), 45_000, 162, 400, 2_945_160_000, 1_500_000_000, 20 * 10**9)
     assert rows(study_in(tmp_path), replace(CHECK, cache=cache))["cache"] == (
-        "2.95 GB if full (45,000 images × 162 views × 400 bytes); this study fills at most 1.5 GB; "
-        "quota 20 GB, in c"
+        "this study fills at most 1.5 GB, all views take 2.95 GB (45,000 images × 162 views × "
+        "400 B); quota 20 GB, in c"
+    )
+    small = replace(cache, quota_bytes=800_000_000, what_students_see="outputs rounded to fp16")
+    assert rows(study_in(tmp_path), replace(CHECK, cache=small))["cache"].endswith(
+        "quota 800 MB (it writes 700 MB of that, the rest stays live), in c; students see outputs "
+        "rounded to fp16, which changes results"
     )
     live = replace(CHECK, cache=replace(cache, live="it is off"))
     assert rows(study_in(tmp_path), live)["cache"] == "the teacher teaches live: it is off"

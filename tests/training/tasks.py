@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
-from kdscale.data import ArraySplit, Icons100Spec, TaskData, load_data
+from kdscale.data import ArraySplit, Icons100Spec, TaskData, fingerprint, load_data
 from kdscale.losses import TermConfig
 from kdscale.models import Network, create_model
 from kdscale.training import (
+    CachedTeacher,
     Cohort,
     Group,
     Member,
@@ -22,6 +23,7 @@ from kdscale.training import (
     Progress,
     RecipeSpec,
     Row,
+    TeacherCacheSpec,
     checkpoint_path,
     student_path,
     train_cohort,
@@ -63,6 +65,19 @@ def teacher() -> Network:
     """Returns a teacher of random weights: a new one, as the loop may change its format."""
     network = create_model("resnet8", data().num_classes, args={"width": 6}, seed=9)
     return network.eval().requires_grad_(False)
+
+
+def behind(
+    folder: Path, load: Callable[[], Network] = teacher, name: str = "t", **spec: Any
+) -> CachedTeacher:
+    """Returns a teacher behind the cache of a folder."""
+    cache = TeacherCacheSpec.model_validate(spec)
+    return CachedTeacher(load, {"weights": name}, fingerprint(data().train), cache, folder)
+
+
+def must_not_load() -> NoReturn:
+    """Stands for the loading of a teacher that the cache makes needless."""
+    raise AssertionError("the teacher must not be loaded")
 
 
 def recipe_with(**changes: Any) -> RecipeSpec:

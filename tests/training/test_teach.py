@@ -4,14 +4,16 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from kdscale.data import Augmentation, fingerprint, normalise
+from kdscale.data import Augmentation, normalise
 from kdscale.losses import TermConfig
 from kdscale.models import Network, create_model
 from kdscale.outputs import LOGITS, Need, Outputs
@@ -21,10 +23,10 @@ from kdscale.training import (
     Group,
     Member,
     RecipeSpec,
-    TeacherCacheSpec,
     Teaching,
     train_cohort,
 )
+from kdscale.training._compress import compressed, restored
 
 from .tasks import (
     RECIPE,
@@ -32,11 +34,13 @@ from .tasks import (
     VIT,
     Outcome,
     assert_same,
+    behind,
     cohort_of,
     data,
     files_of,
     follow,
     members,
+    must_not_load,
     recipe_with,
     teacher,
 )
@@ -45,18 +49,6 @@ ROWS = 64
 STAGES = frozenset({"logits", "embedding", "map", "class_maps", "stage 1", "stage 3"})
 REST = frozenset({"logits", "classifier", "preactivation 1", "preactivation 3"})
 NEEDS = {"logits": LOGITS, "stages": STAGES, "rest": REST}
-
-
-def behind(
-    folder: Path, load: Callable[[], Network] = teacher, name: str = "t", **spec: Any
-) -> CachedTeacher:
-    """Returns a teacher behind the cache of a folder."""
-    cache = TeacherCacheSpec.model_validate(spec)
-    return CachedTeacher(load, {"weights": name}, fingerprint(data().train), cache, folder)
-
-
-def must_not_load() -> NoReturn:
-    raise AssertionError("the teacher must not be loaded")
 
 
 def teaching(
@@ -201,36 +193,6 @@ def test_one_flipped_bit_is_one_miss(tmp_path: Path) -> None:
         made.end_epoch()
     made.end_epoch()  # told once
     made.close()
-
-
-def test_a_full_disk_leaves_the_live_teacher(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[int] = []
-    pwrite = os.pwrite
-
-    def full(file: int, content: Any, offset: int) -> int:
-        written.append(offset)
-        if len(written) > 41:
-            raise OSError(28, "No space left on device")
-        return pwrite(file, content, offset)
-
-    monkeypatch.setattr(os, "pwrite", full)
-    live = teaching(teacher())
-    made = teaching(behind(tmp_path))
-    for epoch in range(3):
-        assert_same(
-            made.teach(*batch(epoch), LOGITS).logits, live.live(batch(epoch)[0], LOGITS).logits
-        )
-    assert len(written) == 42  # not tried again
-    with pytest.warns(RuntimeWarning, match="No space left on device"):
-        made.end_epoch()
-    made.close()
-    monkeypatch.undo()
-    again = teaching(behind(tmp_path))
-    again.teach(*batch(0), LOGITS)
-    assert again.counts.hits == 20
-    again.close()
 
 
 def test_a_folder_that_cannot_be_written_leaves_the_live_teacher(tmp_path: Path) -> None:
@@ -379,3 +341,45 @@ def test_two_processes_fill_one_cache_at_once(tmp_path: Path) -> None:
     assert warm.counts.misses == 0
     warm.close()
     torch.set_num_threads(threads)
+
+
+@given(st.integers(1, 30), st.integers(2, 30), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_compressed_logits_keep_the_largest_and_the_others_mass(
+    top_k: int, classes: int, dtype: torch.dtype
+) -> None:
+    logits = 5 * torch.randn(7, classes, generator=torch.Generator().manual_seed(top_k))
+    logits = logits.to(dtype)
+    got = restored(compressed({"logits": logits}, top_k), classes)["logits"]
+    if top_k >= classes:
+        assert_same(got, logits)
+        return
+    kept = logits.topk(top_k).indices
+    assert_same(got.gather(1, kept), logits.gather(1, kept))
+    others = got.scatter(1, kept, -torch.inf)
+    assert torch.equal(others.amax(1), others.masked_fill(others.isinf(), torch.inf).amin(1))
+    want, have = (z.float().softmax(1).gather(1, kept) for z in (logits, got))
+    torch.testing.assert_close(have, want, atol=1e-6 if dtype == torch.float32 else 2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_students_see_compressed_logits_kept_or_not(dtype: str, tmp_path: Path) -> None:
+    needs = LOGITS | {"stage 1", "classifier"}
+    how: dict[str, Any] = {"dtype": dtype, "top_k": 5}
+    cold = teaching(behind(tmp_path, **how), needs)
+    first = tensors(cold.teach(*batch(0), needs))
+    assert_same(tensors(cold.teach(*batch(0), needs)), first)
+    assert cold.counts.hits == ROWS
+    assert_same(tensors(cold.teach_unkept(batch(0)[0], needs)), first)
+    unkept = teaching(behind(tmp_path, quota=0, **how), needs)
+    assert_same(tensors(unkept.teach(*batch(0), needs)), first)
+    tail = cold.teach(*batch(0), needs | {"tail"})
+    assert tail.tail is not None
+    assert_same(tail.logits, first["logits"])
+    live = cold.live(batch(0)[0], needs)
+    assert all(len(row.unique()) <= 6 for row in first["logits"])
+    if dtype == "fp32":
+        assert_same(first["stages 1"], live.stages[1])
+    cold.close()
+    plain = teaching(behind(tmp_path, **how | {"top_k": 100}), needs)
+    assert_same(plain.teach(*batch(0), needs).stages, cold.teach(*batch(0), needs).stages)
+    assert plain.counts.hits == 0  # another key
