@@ -148,7 +148,10 @@ def asked_pairs(
 
 
 def _filled(task: Task, pairs: Tensor, workers: int) -> Iterator[Filled]:
-    """Hands slices to workers as they come free; nodes that share no folder get all slices each."""
+    """Hands slices to workers as they come free; nodes that share no folder get all slices each.
+
+    Workers that have no place before the others are done are not waited for.
+    """
     import ray
 
     bundle = worker_bundle(task.study.resources)
@@ -165,25 +168,23 @@ def _filled(task: Task, pairs: Tensor, workers: int) -> Iterator[Filled]:
     busy: dict[Any, tuple[Any, str, int]] = {}
     left: dict[str, deque[Tensor]] = {}
     done = kept = 0
-    try:
-        while busy or (starting and (not left or any(left.values()))):
-            [ready], _ = ray.wait([*starting, *busy], num_returns=1)
-            if ready in starting:
-                filler, folder = starting.pop(ready), _result(ready)
-                left.setdefault(folder, deque(slices))
-            else:
-                filler, folder, count = busy.pop(ready)
-                in_cache = _result(ready)
-                done, kept = done + count, kept + in_cache
-                if in_cache < count:
-                    left[folder].clear()  # the quota is full
-            if left[folder]:
-                part = left[folder].popleft()
-                busy[filler.fill.remote(part)] = filler, folder, len(part)
-            yield Filled(len(pairs) * len(left), done, kept, len(left))
-    finally:
-        for filler in fillers:
-            ray.kill(filler)
+    while busy or (starting and (not left or any(left.values()))):
+        [ready], _ = ray.wait([*starting, *busy], num_returns=1)
+        if ready in starting:
+            filler, folder = starting.pop(ready), _result(ready)
+            left.setdefault(folder, deque(slices))
+        else:
+            filler, folder, count = busy.pop(ready)
+            in_cache = _result(ready)
+            done, kept = done + count, kept + in_cache
+            if in_cache < count:
+                left[folder].clear()  # the quota is full
+        if left[folder]:
+            part = left[folder].popleft()
+            busy[filler.fill.remote(part)] = filler, folder, len(part)
+        yield Filled(len(pairs) * len(left), done, kept, len(left))
+    for filler in fillers:
+        ray.kill(filler)
 
 
 def _result(reference: Any) -> Any:

@@ -44,7 +44,7 @@ def restored(parts: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:
     """Returns the parts of outputs from those that `compressed` has made."""
     if _VALUES not in parts:
         return dict(parts)
-    logits = parts[_REST].expand(-1, classes).contiguous()
+    logits = parts[_REST].repeat_interleave(classes, dim=1)
     logits.scatter_(1, parts[_CLASSES].long(), parts[_VALUES])
     kept = (_VALUES, _CLASSES, _REST)
     return {"logits": logits, **{name: part for name, part in parts.items() if name not in kept}}
