@@ -127,7 +127,7 @@ class Steps:
                     "(write executor: auto or loop)"
                 )
             return named
-        if len(students) == 1 or lesson.images.device.type == "cpu":
+        if len(students) == 1 or lesson.images.device.type != "cuda":
             return None
         return fastest(students, lesson, self._group)
 
@@ -153,6 +153,8 @@ def fastest(students: Sequence[Student], lesson: Lesson, group: Group) -> Kind |
         seconds.append(
             math.inf if reason else seconds_of_a_step(kind, networks, lesson.images, bf16=bf16)
         )
+    if lesson.images.device.type == "cuda":
+        torch.cuda.empty_cache()  # the copies are gone
     total = group.sum(torch.tensor(seconds, dtype=torch.float64, device=group.device)).tolist()
     found = kinds[total.index(min(total))]
     told = ", ".join(

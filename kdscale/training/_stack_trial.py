@@ -44,11 +44,11 @@ def refusal(kind: Kind, network: Network, images: Tensor) -> str:
         return "SyncBatchNorm has no form for several students"
     images = images[:_IMAGES].double()
     generator = torch.Generator().manual_seed(0)
-    networks = [_varied(network, generator) for _ in range(_TRIED)]
-    others = [copy.deepcopy(one) for one in networks]
     needs = frozenset(network.offers - WHOLE)
-    stack = Stack(others)
     try:
+        networks = [_varied(network, generator) for _ in range(_TRIED)]
+        others = [copy.deepcopy(one) for one in networks]
+        stack = Stack(others)
         with _own_randomness(images.device):
             engine = make_engine(kind, others, stack)
             together = engine.forward(images, needs)
@@ -85,9 +85,9 @@ def seconds_of_a_step(
         bf16: Whether to run under autocast.
     """
     step: Callable[[], None]
-    copies = [copy.deepcopy(network).train() for network in networks]
     try:
         with _own_randomness(images.device):
+            copies = [copy.deepcopy(network).train() for network in networks]
             if kind is None:
                 step = _one_by_one(copies, images, bf16=bf16)
             else:
@@ -102,10 +102,6 @@ def seconds_of_a_step(
             return (time.perf_counter() - started) / _TIMED_STEPS
     except torch.OutOfMemoryError:
         return math.inf
-    finally:
-        del copies
-        if images.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def _one_by_one(networks: Sequence[Network], images: Tensor, *, bf16: bool) -> Callable[[], None]:

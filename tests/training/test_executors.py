@@ -56,7 +56,7 @@ def students_of(model: ModelSpec, count: int, dtype: torch.dtype) -> list[Studen
     methods = CNN_TERMS if model in CNNS else TERMS
     students = []
     for number in range(count):
-        recipe = RecipeSpec(lr=0.01 * (1 + number), batch_size=BATCH, clip_norm=5.0)
+        recipe = RecipeSpec(lr=1e-3 * (1 + number), batch_size=BATCH, clip_norm=5.0)
         terms = (TermConfig(methods[number], methods[number]),)
         student = Student(
             Member(methods[number], 1.0, terms, recipe, Path("nowhere")),
@@ -76,7 +76,8 @@ def students_of(model: ModelSpec, count: int, dtype: torch.dtype) -> list[Studen
 
 
 def size_of(model: ModelSpec) -> int:
-    return int(model.args.get("img_size", SIZE))
+    """Returns the side of the images: MobileNetV2 is chaotic where its last maps are 1 x 1."""
+    return int(model.args.get("img_size", 2 * SIZE if model.model == "mobilenetv2" else SIZE))
 
 
 def lesson_of(
@@ -117,7 +118,7 @@ def furthest(stacked: list[Student], looped: list[Student], model: ModelSpec) ->
 
 
 def numbers(student: Student) -> Tensor:
-    return torch.cat([part.double().flatten() for part in student._step.state_dict().values()])
+    return torch.cat([part.double().flatten() for part in student.network.state_dict().values()])
 
 
 @pytest.mark.slow
