@@ -120,6 +120,7 @@ class StudyRecord:
         versions: Versions of the libraries that ran the study.
         commit: Git commit of the working directory, or empty.
         teacher_note: What students see of the teacher, if not what it computes; or empty.
+        remarks: What a reader must know of how it was trained, in sentences.
     """
 
     name: str
@@ -138,3 +139,4 @@ class StudyRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
     teacher_note: str = ""
+    remarks: tuple[str, ...] = ()

@@ -23,6 +23,11 @@ def selection_note(study: StudyRecord) -> str:
     )
 
 
+def training_note(study: StudyRecord) -> str:
+    """Returns what was other in the training than its recipe says; empty if nothing was."""
+    return " ".join(study.remarks)
+
+
 def final_note(study: StudyRecord) -> str:
     """Returns how often the test set was read and what its size lets one know."""
     final = study.final

@@ -12,7 +12,7 @@ from kdscale.analysis import _format as fmt
 from kdscale.analysis import _html
 from kdscale.analysis._format import MetricFormat
 from kdscale.analysis._headline import difference_sentence, headline
-from kdscale.analysis._notes import final_note, selection_note
+from kdscale.analysis._notes import final_note, selection_note, training_note
 from kdscale.analysis._plots import learning_curves, parallel_coordinates
 from kdscale.analysis._summary import best_configuration
 from kdscale.analysis._tables import configuration_table, final_table, trial_table
@@ -171,7 +171,7 @@ def _provenance(study: StudyRecord) -> str:
         *((name, version) for name, version in sorted(study.versions.items())),
     ]
     return (
-        f"{_html.definitions(pairs, 'facts')}\n"
+        f"{_note(training_note(study))}\n{_html.definitions(pairs, 'facts')}\n"
         f"<details open><summary>{_html.escape(file)}: the study file with all defaults and "
         f"overrides</summary><pre>{_html.escape(study.study_file)}</pre></details>"
     )

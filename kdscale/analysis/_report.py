@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdscale.analysis import _format as fmt
 from kdscale.analysis._headline import headline
-from kdscale.analysis._notes import final_note
+from kdscale.analysis._notes import final_note, training_note
 from kdscale.analysis._tables import (
     configuration_table,
     final_table,
@@ -69,6 +69,8 @@ def _blocks(study: StudyRecord) -> Iterator[str]:
     yield "## Provenance\n"
     if study.teacher_note:
         yield f"Students see of the teacher: {study.teacher_note} (`task.teacher.cache`).\n"
+    if note := training_note(study):
+        yield f"{markdown_text(note)}\n"
     versions = [f"{name} {version}" for name, version in sorted(study.versions.items())]
     if study.commit:
         versions.append(f"commit `{study.commit}`")

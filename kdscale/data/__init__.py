@@ -12,6 +12,7 @@ from kdscale.data._spec import (
     FashionMnistSpec,
     Icons100Spec,
     ImageFolderSpec,
+    RandomResizedCropSpec,
 )
 from kdscale.data._split import ArraySplit, Split, fingerprint
 from kdscale.data._strong import strong_views
@@ -39,6 +40,7 @@ __all__ = [
     "Icons100Spec",
     "ImageFolderSpec",
     "Part",
+    "RandomResizedCropSpec",
     "Split",
     "TaskData",
     "TeacherCache",

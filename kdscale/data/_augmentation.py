@@ -1,4 +1,4 @@
-"""Augmentation with few views: a view is a number, drawn by a hash of (seed, epoch, index)."""
+"""Augmentation by numbered views: a view's number is drawn by a hash of (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -6,37 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdscale.data._hash import shift_right, splitmix64
+from kdscale.data._resized_crop import crop_boxes, resized
 from kdscale.data._spec import AugmentationSpec
 from kdscale.errors import UserError
 
-# SplitMix64's constants as two's complement, since torch's arithmetic is int64. Steele, Lea and
-# Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-_GAMMA = 0x9E3779B97F4A7C15 - 2**64
-_MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
-_MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
-
-
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Returns x shifted as if it were unsigned; torch's own shift copies the sign."""
-    return x.bitwise_right_shift(bits).bitwise_and(2 ** (64 - bits) - 1)
-
-
-def splitmix64(x: Tensor) -> Tensor:
-    """Returns SplitMix64's output for each state: 64 well mixed bits, int64, x's shape."""
-    x = x + _GAMMA
-    x = (x ^ _shift_right(x, 30)) * _MULTIPLIER_1
-    x = (x ^ _shift_right(x, 27)) * _MULTIPLIER_2
-    return x ^ _shift_right(x, 31)
+_KEYS = 2**63 - 1
+_STORED = 0x53704ED
+"""Joins the key of stored crops: they are the same under every seed."""
 
 
 class Augmentation:
-    """Random crop after zero padding, and mirroring, as numbered views.
+    """Random crop and mirroring as numbered views.
 
-    View ``code`` is ``(top * (2 p + 1) + left) * 2 + mirrored`` for padding p and a crop whose
-    corner lies at (top, left) of the padded image; without mirroring the last factor is left out.
+    After zero padding p, view ``code`` is ``(top * (2 p + 1) + left) * 2 + mirrored`` for a crop
+    whose corner lies at (top, left) of the padded image; without mirroring the last factor is left
+    out. Of random resized crops ``code`` is the key that crop and mirroring are drawn from, so that
+    no two epochs share a view; or, of stored ones, the number of the image's crop.
 
     Args:
-        spec: Padding and mirroring.
+        spec: Which crops, and whether to mirror.
         image_size: Height and width of the images in pixels.
 
     Raises:
@@ -53,10 +42,18 @@ class Augmentation:
         self._offsets = 2 * spec.crop_padding + 1
         self._mirrors = 2 if spec.flip else 1
         self._size = image_size
+        self._resized_crop = spec.random_resized_crop
+
+    @property
+    def finite(self) -> bool:
+        """Whether views come again, so that keeping what a teacher says to them serves."""
+        return self._resized_crop is None or self._resized_crop.stored_crops is not None
 
     @property
     def view_count(self) -> int:
         """How many views an image has: 162 for padding 4 with mirroring."""
+        if self._resized_crop is not None:
+            return self._resized_crop.stored_crops or _KEYS
         return self._offsets**2 * self._mirrors
 
     def views(self, seed: int, epoch: int, indices: Tensor) -> Tensor:
@@ -72,22 +69,34 @@ class Augmentation:
         state = torch.zeros((), dtype=torch.int64, device=indices.device)
         for part in (seed, epoch, indices):
             state = splitmix64(state ^ part)
-        return _shift_right(state, 1) % self.view_count
+        return shift_right(state, 1) % self.view_count
 
-    def apply(self, images: Tensor, codes: Tensor) -> Tensor:
+    def apply(self, images: Tensor, codes: Tensor, indices: Tensor | None = None) -> Tensor:
         """Returns the views of a batch, uint8 ``[B, 3, H, W]``.
 
         Args:
             images: uint8 ``[B, 3, H, W]``.
             codes: The view of each, int64 ``[B]``, on the images' device.
+            indices: The images' numbers, int64 ``[B]``, on the images' device; stored crops, which
+                each image has for itself, need them.
         """
+        if self._resized_crop is not None:
+            keys = codes
+            if self._resized_crop.stored_crops is not None:
+                if indices is None:
+                    raise ValueError("stored crops need the images' numbers, but got none")
+                keys = splitmix64(splitmix64(codes ^ _STORED) ^ indices)
+            images = resized(images, crop_boxes(keys, self._resized_crop, self._size))
+            return self._mirrored(images, shift_right(splitmix64(keys), 63))
         if self._padding:
             corners = codes // self._mirrors
             padded = F.pad(images, [self._padding] * 4)
             crops = padded.unfold(2, self._size, 1).unfold(3, self._size, 1)
             batch = torch.arange(len(images), device=images.device)
             images = crops[batch, :, corners // self._offsets, corners % self._offsets]
+        return self._mirrored(images, codes % 2)
+
+    def _mirrored(self, images: Tensor, ones: Tensor) -> Tensor:
         if self._mirrors == 2:
-            mirrored = (codes % 2 == 1)[:, None, None, None]
-            images = torch.where(mirrored, images.flip(3), images)
+            images = torch.where((ones == 1)[:, None, None, None], images.flip(3), images)
         return images

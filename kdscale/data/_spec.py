@@ -3,23 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+_Share = Annotated[float, Field(gt=0, le=1)]
+_Positive = Annotated[float, Field(gt=0)]
+
+
+def _rule_error(rule: str, hint: str = "") -> PydanticCustomError:
+    """Returns the error of a broken rule, as study files tell them."""
+    context: dict[str, Any] = {"rule": rule, "hint": hint, "at": ()}
+    return PydanticCustomError("rule", "{rule}", context)
 
 
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class AugmentationSpec(_Spec):
-    """Random views of a training image: zero padding, crop to the old size, mirror."""
+class RandomResizedCropSpec(_Spec):
+    """A random part of the image, scaled to the image's size: torchvision's RandomResizedCrop."""
 
-    crop_padding: int = Field(4, ge=0)
-    """Pixels of zeros on each side before the random crop; 0 for no crop."""
+    scale: tuple[_Share, _Share] = (0.08, 1.0)
+    """Smallest and largest area of the part, as a share of the image's."""
+
+    ratio: tuple[_Positive, _Positive] = (3 / 4, 4 / 3)
+    """Smallest and largest width of the part, divided by its height."""
+
+    stored_crops: int | None = Field(None, ge=1)
+    """Give each image so many crops, the same under every seed, of which an epoch draws one: so
+    the teacher cache can hold what the teacher says to them, as in FKD. It changes the recipe, and
+    the report says so. Default: a new crop in every epoch, and a live teacher."""
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _bounds_ascend(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if bounds[0] > bounds[1]:
+            raise _rule_error("must be the smaller bound, then the larger one")
+        return bounds
+
+
+class AugmentationSpec(_Spec):
+    """Random views of a training image: a crop in one of two ways, and mirroring."""
+
+    random_resized_crop: RandomResizedCropSpec | None = Field(
+        None, exclude_if=lambda spec: spec is None
+    )
+    """Take a random part of the image, as recipes for ImageNet do; ``{}`` for torchvision's bounds.
+    Images are the squares of ``image_size``."""
+
+    crop_padding: int = Field(
+        default_factory=lambda data: 0 if data.get("random_resized_crop") else 4,
+        ge=0,
+        json_schema_extra={"default": 4},
+    )
+    """Pixels of zeros on each side before a random crop to the old size; 0 for no crop, and with
+    ``random_resized_crop``."""
 
     flip: bool = True
     """Mirror left and right, every second time."""
+
+    @field_validator("crop_padding")
+    @classmethod
+    def _crops_are_of_one_kind(cls, padding: int, info: ValidationInfo) -> int:
+        if padding and info.data.get("random_resized_crop") is not None:
+            raise _rule_error("must not be given with random_resized_crop", hint="remove it")
+        return padding
 
 
 class _DataSpec(_Spec):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdscale.data._augmentation import Augmentation, splitmix64
+from kdscale.data._augmentation import Augmentation
+from kdscale.data._hash import splitmix64
 
 _SECOND_VIEW = 0x2ECD1E
 """Joins the key, so that the crop is not that of the first view."""
@@ -37,7 +38,8 @@ def strong_views(
     """
     from torchvision.transforms.v2 import InterpolationMode, RandAugment  # takes a second
 
-    crops = augmentation.apply(images, augmentation.views(seed ^ _SECOND_VIEW, epoch, indices))
+    codes = augmentation.views(seed ^ _SECOND_VIEW, epoch, indices)
+    crops = augmentation.apply(images, codes, indices)
     randaugment = RandAugment(_OPERATIONS, _MAGNITUDE, interpolation=InterpolationMode.BILINEAR)
     state = torch.zeros((), dtype=torch.int64)
     for part in (seed, epoch, indices):

@@ -14,6 +14,7 @@ from types import MappingProxyType
 import torch
 
 from kdscale.errors import UserError, did_you_mean
+from kdscale.models._inference import inference_form
 from kdscale.models._linear_layer import linear_layer
 from kdscale.models._measure import count_parameters, multiply_accumulates, refuse_channels_last
 from kdscale.models._mobilenetv2 import mobilenetv2
@@ -40,6 +41,7 @@ __all__ = [
     "classify_map",
     "count_parameters",
     "create_model",
+    "inference_form",
     "linear_layer",
     "model_names",
     "multiply_accumulates",

@@ -22,9 +22,11 @@ class Network(nn.Module):
         shapes: The shapes of everything that ``outputs`` can return, without the batch.
         offers: The needs that ``outputs`` can meet.
         stem: How many of the first stages are the stem.
+        image_format: The memory format that it takes images in; None for that of the recipe.
     """
 
     shapes: OutputShapes
+    image_format: torch.memory_format | None = None
     offers: frozenset[Need] = frozenset({"logits", "embedding"})
     stem: int = 0
 

@@ -45,13 +45,16 @@ def cache_plan(study: Study, data: TaskData, student: Network, teacher: Network)
     """Returns how large the study's teacher cache gets."""
     spec = study.task.teacher.cache
     images = len(data.train)
-    views = Augmentation(data.augmentation, data.image_size).view_count
+    augmentation = Augmentation(data.augmentation, data.image_size)
+    views = augmentation.view_count
     needs = teacher_needs(study, data, student, teacher)
     size = kept_bytes(teacher.shapes, needs, spec.dtype, spec.top_k)
     drawn = images * min(views, len(study.seed_list) * study.budget.epochs)
     live = ""
     if not spec.enabled:
         live = "task.teacher.cache.enabled is false"
+    elif not augmentation.finite:
+        live = "no view comes again (random_resized_crop.stored_crops would bound them)"
     elif "tail" in needs:
         live = "a method runs a part of the teacher on the student's features"
     elif images * size > spec.quota:

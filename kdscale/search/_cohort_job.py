@@ -26,10 +26,12 @@ from kdscale.training import (
     CachedTeacher,
     Cohort,
     Group,
+    InferenceForm,
     Member,
     Progress,
     Row,
     cached_teacher,
+    in_form,
     keep_freed_memory,
     load_network,
     train_cohort,
@@ -58,7 +60,7 @@ class Place:
     """Where a study's jobs find what they share.
 
     Attributes:
-        study: The study.
+        study: The study, its teacher's form settled.
         folder: The study folder, absolute: the same path on every node.
         teacher: The teacher's file in it, named by a hash of its contents.
         cache: The folder of the teacher caches, absolute; None for the live teacher.
@@ -82,7 +84,8 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
     distils = any(member.terms for member in members)
     teacher: Network | CachedTeacher | None = None
     if distils:
-        load = partial(_teacher, place.teacher, data.num_classes, data.image_size, group.device)
+        form, size = study.task.teacher.form, data.image_size
+        load = partial(_teacher, place.teacher, form, data.num_classes, size, group.device)
         teacher = load() if place.cache is None else _behind_cache(load, place, place.cache)
     stop = None
     if study.rungs is not None and distils:
@@ -169,6 +172,8 @@ def _data(spec: DataSpec) -> TaskData:
 
 
 @lru_cache(maxsize=1)
-def _teacher(path: Path, num_classes: int, image_size: int, device: torch.device) -> Network:
+def _teacher(
+    path: Path, form: InferenceForm, num_classes: int, image_size: int, device: torch.device
+) -> Network:
     network = load_network(path, num_classes, image_size)
-    return network.to(device).requires_grad_(False)
+    return in_form(network.to(device).requires_grad_(False), form, image_size)

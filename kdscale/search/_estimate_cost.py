@@ -133,7 +133,8 @@ def _epoch_seconds(
     batch_size = study.task.recipe.batch_size
     indices = torch.arange(batch_size)
     augmentation = Augmentation(data.augmentation, data.image_size)
-    images = augmentation.apply(data.train.gather(indices), augmentation.views(0, 1, indices))
+    codes = augmentation.views(0, 1, indices)
+    images = augmentation.apply(data.train.gather(indices), codes, indices)
     inputs = normalise(images, data.mean, data.std)
     target = data.train.labels[indices]
     teacher.eval()

@@ -7,7 +7,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from kdscale.models import Network, create_model
 from kdscale.outputs import Need
 from kdscale.search._cache_plan import cache_plan, teacher_needs
 from kdscale.search._cohort_job import default_device, threads
+from kdscale.search._form import settled_on_cluster
 from kdscale.search._resources import lanes, worker_bundle
 from kdscale.search._study import Study
 from kdscale.search._sweep import _ray
@@ -27,6 +28,7 @@ from kdscale.training import (
     Group,
     Teaching,
     cached_teacher,
+    in_form,
     load_network,
     load_teacher,
     store_teacher,
@@ -59,7 +61,7 @@ class Task:
     """What every worker is told.
 
     Attributes:
-        study: The study.
+        study: The study, its teacher's form settled.
         teacher: The teacher's file in the study folder, absolute.
         folder: The folder of the caches, absolute.
         needs: The outputs to keep.
@@ -89,6 +91,7 @@ def fill_cache(study: Study, *, all_views: bool = False) -> Iterator[Filled]:
     """
     task, pairs = prepared(study, all_views=all_views)
     with _ray() as nodes:
+        task = replace(task, study=settled_on_cluster(study, task.teacher, task.folder))
         alone = study.resources.model_copy(update={"workers": 1})
         yield from _filled(task, pairs, lanes(alone, nodes))
 
@@ -214,7 +217,8 @@ class Filler:
 
         def load() -> Network:
             network = load_network(task.teacher, data.num_classes, data.image_size)
-            return network.to(self._device).requires_grad_(False)
+            network = network.to(self._device).requires_grad_(False)
+            return in_form(network, study.task.teacher.form, data.image_size)
 
         source = cached_teacher(
             load, study.task.teacher, task.teacher.stem, fingerprint(data.train), task.folder
@@ -254,7 +258,8 @@ class Filler:
         views = self._augmentation.view_count
         indices, codes = pairs // views, pairs % views
         raw = self._data.train.gather(indices).to(self._device)
-        images = self._augmentation.apply(raw, codes.to(self._device))
+        codes_there, indices_there = codes.to(self._device), indices.to(self._device)
+        images = self._augmentation.apply(raw, codes_there, indices_there)
         images = normalise(images, self._data.mean, self._data.std)
         if self._recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)

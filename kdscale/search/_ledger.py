@@ -37,10 +37,11 @@ from kdscale.records import TrialState as RecordState
 from kdscale.search._continue import check_same_study
 from kdscale.search._plan import CONTROL, PlannedTrial
 from kdscale.search._propose import Proposal
+from kdscale.search._remarks import crops_remark, form_remark
 from kdscale.search._study import Study
 from kdscale.search._value import trial_value
 from kdscale.search._versions import git_commit, versions
-from kdscale.training import Progress, teacher_path
+from kdscale.training import FormChoice, Progress, teacher_path
 
 DATABASE = "study.db"
 _ENDED: dict[RecordState, TrialState] = {
@@ -200,6 +201,16 @@ class Ledger:
             )
         self._storage.set_study_user_attr(self._ids[False], "teacher", content_hash)
 
+    @property
+    def form(self) -> FormChoice | None:
+        """The form in which the study's teacher teaches, once it is chosen."""
+        saved = self._storage.get_study_user_attrs(self._ids[False]).get("teacher_form")
+        return None if saved is None else FormChoice(**saved)
+
+    def save_form(self, choice: FormChoice) -> None:
+        """Remembers the teacher's form: all trials have one, however often the sweep starts."""
+        self._storage.set_study_user_attr(self._ids[False], "teacher_form", asdict(choice))
+
     def save_final(self, final: FinalEvaluation) -> None:
         """Keeps the final evaluation."""
         self._storage.set_study_user_attr(self._ids[False], "final", json.dumps(asdict(final)))
@@ -225,6 +236,7 @@ class Ledger:
             versions=attributes.get("versions", {}),
             commit=attributes.get("commit", ""),
             teacher_note=study.task.teacher.cache.what_students_see,
+            remarks=tuple(filter(None, (crops_remark(study), form_remark(study, self.form)))),
         )
 
     def _set(self, name: str, key: str, value: Any) -> None:
@@ -365,10 +377,20 @@ def _forget_if_untrained(study: Study, storage: BaseStorage) -> None:
 def _definition(study: Study) -> str:
     """Returns the study as JSON, without where it lies: that may change, and hold a password.
 
-    So may what has no effect of the teacher cache.
+    So may what has no effect of the teacher cache. The plain teacher is left out as well: studies
+    that began before there was a choice go on with it.
     """
-    cache = study.task.teacher.cache.without_effect
-    exclude: Any = {"storage": True, "tracking": True, "task": {"teacher": {"cache": cache}}}
+    teacher = study.task.teacher
+    exclude: Any = {
+        "storage": True,
+        "tracking": True,
+        "task": {
+            "teacher": {
+                "cache": teacher.cache.without_effect,
+                "inference": teacher.inference == "plain",
+            }
+        },
+    }
     return json.dumps(study.model_dump(mode="json", exclude=exclude))
 
 

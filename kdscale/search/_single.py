@@ -13,6 +13,7 @@ from kdscale.models import Network
 from kdscale.records import Value
 from kdscale.search._axes import Axis
 from kdscale.search._cohort_job import default_device, threads
+from kdscale.search._form import settled_here
 from kdscale.search._study import Study
 from kdscale.training import (
     HASH_LETTERS,
@@ -23,6 +24,7 @@ from kdscale.training import (
     Progress,
     cached_teacher,
     content_hash,
+    in_form,
     load_teacher,
     student_path,
     train_cohort,
@@ -89,8 +91,12 @@ def train_single(study: Study, single: Single) -> Iterator[Progress]:
     data = load_data(study.task.data)
     group = Group(device=default_device())
     network = load_teacher(study.task.teacher, data, study.teacher_folder).to(group.device)
+    study = settled_here(study, network, data, single.folder / "form.json")
+    spec = study.task.teacher
     teacher = (
-        network if not study.task.teacher.cache.enabled else behind_cache(study, network, data)
+        behind_cache(study, network, data)
+        if spec.cache.enabled
+        else in_form(network, spec.form, data.image_size)
     )
     resolved = study.resolve(single.values)
     member = Member(
@@ -107,9 +113,9 @@ def train_single(study: Study, single: Single) -> Iterator[Progress]:
 
 
 def behind_cache(study: Study, network: Network, data: TaskData) -> CachedTeacher:
-    """Returns a loaded teacher behind the study's teacher cache."""
+    """Returns a loaded teacher, its form settled, behind the study's teacher cache."""
     return cached_teacher(
-        lambda: network,
+        lambda: in_form(network, study.task.teacher.form, data.image_size),
         study.task.teacher,
         content_hash(network.state_dict())[:HASH_LETTERS],
         fingerprint(data.train),

@@ -139,7 +139,7 @@ class Study(Spec):
             }
         )
         data = self.task.data.model_dump_json(exclude={"root"})  # the same data elsewhere
-        teacher = trained.model_dump_json(exclude={"cache"})
+        teacher = trained.model_dump_json(exclude={"cache", "inference"})
         identity = f"{teacher} {data} {self.seed_list[0]}"
         return self.folder / "teacher" / hashlib.sha256(identity.encode()).hexdigest()[:12]
 

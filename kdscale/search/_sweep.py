@@ -17,6 +17,7 @@ from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import TrialRecord
 from kdscale.search._cohort_job import Place, tune_job
+from kdscale.search._form import settled_by_ledger
 from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
 from kdscale.search._queue import CohortQueue
 from kdscale.search._resources import lanes, worker_bundle
@@ -80,9 +81,10 @@ def sweep(study: Study, listener: Listener) -> Outcome:
         with _ray() as nodes:
             cohorts_at_once = lanes(study.resources, nodes)
             teacher = _prepare_teacher(study, ledger, listener.on_teacher)
+            settled = settled_by_ledger(study, ledger, teacher)
             listener.on_start(ledger, cohorts_at_once)
             cache = study.cache_folder.absolute() if study.task.teacher.cache.enabled else None
-            place = Place(study, study.folder.absolute(), teacher.absolute(), cache)
+            place = Place(settled, study.folder.absolute(), teacher.absolute(), cache)
             _tune(queue, place, cohorts_at_once)
         if queue.refused:
             raise UserError(queue.refused)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
-from kdscale.data import usable_bytes
+from kdscale.data import AugmentationSpec, usable_bytes
 from kdscale.records import Value
 from kdscale.search import CachePlan, Check, Study
 
 _MILLION = 1e6
+_FORMS = {
+    "auto": "the teacher plain or folded: measured at the study's start",
+    "plain": "the teacher plain",
+    "folded": "the teacher folded: BatchNorm in the layers before it, channels_last",
+}
 
 
 def plan_view(study: Study, check: Check) -> Table:
@@ -23,7 +28,9 @@ def plan_view(study: Study, check: Check) -> Table:
         "study": f"{study.name}, in {study.folder}",
         "data": f"{study.task.data.name}: {check.train_images:,} training and "
         f"{check.validation_images:,} validation images (the test set is left for the report)",
+        "augmentation": _augmentation(study.task.data.augmentation),
         "teacher": _network(check.teacher.name, check.teacher.parameters, check.teacher.macs),
+        "inference": _FORMS[study.task.teacher.inference],
         "student": _network(check.student.name, check.student.parameters, check.student.macs),
         "objective": _objective(study),
         "searched": ", ".join(axis.name for axis in study.axes) or "nothing: all is fixed",
@@ -44,6 +51,20 @@ def plan_view(study: Study, check: Check) -> Table:
     for reason in check.refused:
         table.add_row("[red]refused[/]", f"part of the search space: {escape(reason)}")
     return table
+
+
+def _augmentation(spec: AugmentationSpec) -> str:
+    crop = spec.random_resized_crop
+    if crop is None:
+        kind = f"crop after {spec.crop_padding} pixels of padding" if spec.crop_padding else ""
+    elif crop.stored_crops is None:
+        kind = "a new random resized crop in each epoch"
+    else:
+        kind = (
+            f"one of {crop.stored_crops} stored random resized crops in each epoch, which changes "
+            "the recipe: the report says so"
+        )
+    return " and ".join(filter(None, (kind, "flip" if spec.flip else ""))) or "none"
 
 
 def _network(name: str, parameters: int, macs: int) -> str:

@@ -3,12 +3,14 @@
 from kdscale.training._cache_spec import TeacherCacheSpec
 from kdscale.training._cohort import Cohort, Progress, Status, StopRule, train_cohort
 from kdscale.training._evaluate import Score, evaluate
+from kdscale.training._form import FormChoice, form_path, measured_form, read_form, settled
 from kdscale.training._group import Group
 from kdscale.training._memory import keep_freed_memory
 from kdscale.training._recipe import learning_rate, make_optimizer
 from kdscale.training._spec import (
     METHOD_SPECS,
     SEARCHABLE_RECIPE_FIELDS,
+    InferenceForm,
     MethodSpec,
     ModelSpec,
     ObjectiveSpec,
@@ -25,9 +27,11 @@ from kdscale.training._teacher import (
     HASH_LETTERS,
     cached_teacher,
     content_hash,
+    in_form,
     load_network,
     load_teacher,
     store_teacher,
+    teacher_identity,
     teacher_path,
     train_teacher,
     trained_teacher_path,
@@ -39,7 +43,9 @@ __all__ = [
     "SEARCHABLE_RECIPE_FIELDS",
     "CachedTeacher",
     "Cohort",
+    "FormChoice",
     "Group",
+    "InferenceForm",
     "Member",
     "MethodSpec",
     "ModelSpec",
@@ -59,16 +65,22 @@ __all__ = [
     "checkpoint_path",
     "content_hash",
     "evaluate",
+    "form_path",
+    "in_form",
     "keep_freed_memory",
     "kept_bytes",
     "learning_rate",
     "load_network",
     "load_teacher",
     "make_optimizer",
+    "measured_form",
+    "read_form",
     "rule_error",
+    "settled",
     "spelled",
     "store_teacher",
     "student_path",
+    "teacher_identity",
     "teacher_path",
     "train_cohort",
     "train_teacher",

@@ -215,7 +215,9 @@ class _Loop:
         device = self.group.device
         raw = self.data.train.gather(indices)
         codes = self.augmentation.views(self.cohort.seed, epoch, indices)
-        images = self.augmentation.apply(to_device(raw, device), to_device(codes, device))
+        images = self.augmentation.apply(
+            to_device(raw, device), to_device(codes, device), to_device(indices, device)
+        )
         images = self._normalised(images)
         images_2 = None
         if two_views:

@@ -48,6 +48,9 @@ SEARCHABLE_RECIPE_FIELDS = (
 CompileMode = Literal["reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """The modes of torch.compile beside its default."""
 
+InferenceForm = Literal["plain", "folded"]
+"""The forms in which a teacher can teach."""
+
 _RESERVED_LABELS = ("loss", "ce", "accuracy", "ce_weight", "recipe")
 
 
@@ -191,6 +194,15 @@ class TeacherSpec(ModelSpec):
 
     cache: TeacherCacheSpec = TeacherCacheSpec()
     """The teacher cache."""
+
+    inference: Literal["auto"] | InferenceForm = "auto"
+    """Form in which it teaches. ``folded`` is the faster one, equal up to rounding: BatchNorm in
+    the layers before it, channels_last. ``auto`` measures once which pays, and keeps to that."""
+
+    @property
+    def form(self) -> InferenceForm:
+        """The form in which it teaches: plain as long as ``auto`` is not settled."""
+        return "plain" if self.inference == "auto" else self.inference
 
     @field_validator("epochs", "recipe")
     @classmethod

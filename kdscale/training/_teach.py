@@ -36,6 +36,7 @@ from kdscale.training._student import Member
 from kdscale.training._teach_parts import (
     assembled,
     cpu_name,
+    formatted,
     kept_of,
     parts_of,
     same_bits,
@@ -106,6 +107,7 @@ class Teaching:
         self._recipe = recipe
         self._data = data
         self._group = group
+        self._finite = Augmentation(data.augmentation, data.image_size).finite
         self._kept: frozenset[Need] = LOGITS
         self._cache: TeacherCache | None = None
         self._header: Header | None = None
@@ -138,11 +140,15 @@ class Teaching:
     def live(self, images: Tensor, needs: frozenset[Need]) -> Outputs:
         """Returns the outputs for normalised images ``[B, 3, H, W]``, computed now."""
         bf16 = self._recipe.precision == "bf16"
+        own_format = self.network.image_format
+        if own_format is not None:
+            images = images.contiguous(memory_format=own_format)
         with (
             torch.no_grad(),
             torch.autocast(images.device.type, torch.bfloat16, enabled=bf16),
         ):
-            return self.network.outputs(images, needs)
+            outputs = self.network.outputs(images, needs)
+        return outputs if own_format is None else formatted(outputs, self._format)
 
     def teach(
         self, images: Tensor, indices: Tensor, codes: Tensor, needs: frozenset[Need]
@@ -155,7 +161,8 @@ class Teaching:
             codes: Their views, int64 ``[B]`` on the CPU.
             needs: What to return.
         """
-        if self._source is None or "tail" in needs:  # a tail is a function: only the network has it
+        # A tail is a function, which only the network has; new crops never come again.
+        if self._source is None or "tail" in needs or not self._finite:
             return self.teach_unkept(images, needs)
         cache = self._cache = self._cache or self._opened(self._source, images)
         header = cache.header
@@ -317,15 +324,17 @@ class Teaching:
     def _top_k(self) -> int | None:
         return None if self._source is None else self._source.spec.top_k
 
+    @property
+    def _format(self) -> torch.memory_format:
+        return torch.channels_last if self._recipe.channels_last else torch.contiguous_format
+
     def _arranged(self, images: Tensor) -> Tensor:
-        if self._recipe.channels_last:
-            return images.contiguous(memory_format=torch.channels_last)
-        return images.contiguous()
+        return images.contiguous(memory_format=self._format)
 
     def _formatted(self, network: Network) -> Network:
-        return (
-            network.to(memory_format=torch.channels_last) if self._recipe.channels_last else network
-        )
+        if network.image_format is None and self._recipe.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        return network
 
     def _known_shapes(self, source: CachedTeacher) -> OutputShapes:
         """Returns the teacher's shapes, from a small file beside the caches if it is there."""

@@ -6,6 +6,7 @@ import math
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,21 @@ def parts_of(outputs: Outputs) -> dict[str, Tensor]:
     parts = {name: part for name, part in single.items() if part is not None}
     parts |= {f"stage {number}": part for number, part in outputs.stages.items()}
     return parts | {f"preactivation {n}": part for n, part in outputs.preactivations.items()}
+
+
+def formatted(outputs: Outputs, memory_format: torch.memory_format) -> Outputs:
+    """Returns the outputs with their maps in a memory format."""
+
+    def arranged(part: Tensor) -> Tensor:
+        return part.contiguous(memory_format=memory_format)
+
+    return replace(
+        outputs,
+        map=None if outputs.map is None else arranged(outputs.map),
+        class_maps=None if outputs.class_maps is None else arranged(outputs.class_maps),
+        stages={number: arranged(part) for number, part in outputs.stages.items()},
+        preactivations={n: arranged(part) for n, part in outputs.preactivations.items()},
+    )
 
 
 def static_of(outputs: Outputs) -> dict[str, Tensor]:

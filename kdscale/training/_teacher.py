@@ -14,11 +14,11 @@ from torch import Tensor
 
 from kdscale.data import TaskData
 from kdscale.errors import UserError, did_you_mean
-from kdscale.models import Network, create_model, rewrap
+from kdscale.models import Network, create_model, inference_form, rewrap
 from kdscale.training._checkpoint import load_checkpoint
 from kdscale.training._cohort import Cohort, Progress, train_cohort
 from kdscale.training._group import Group
-from kdscale.training._spec import TaskSpec, TeacherSpec
+from kdscale.training._spec import InferenceForm, TaskSpec, TeacherSpec
 from kdscale.training._student import Member, save_network, student_path
 from kdscale.training._teach import CachedTeacher
 
@@ -149,10 +149,33 @@ def cached_teacher(
         data: The training split's fingerprint.
         folder: The folder of all caches.
     """
-    args = json.dumps(spec.args, sort_keys=True)
-    return CachedTeacher(
-        load, {"model": spec.model, "args": args, "weights": name}, data, spec.cache, folder
-    )
+    identity = teacher_identity(spec, name) | {"inference": spec.form}
+    return CachedTeacher(load, identity, data, spec.cache, folder)
+
+
+def teacher_identity(spec: TeacherSpec, name: str) -> dict[str, str]:
+    """Returns plain values that tell a teacher's weights and architecture from any other's.
+
+    Args:
+        spec: How the study file spells it.
+        name: The first letters of its content hash.
+    """
+    return {
+        "model": spec.model,
+        "args": json.dumps(spec.args, sort_keys=True),
+        "weights": name,
+    }
+
+
+def in_form(network: Network, form: InferenceForm, image_size: int) -> Network:
+    """Returns a loaded teacher in the form in which it teaches.
+
+    Args:
+        network: The teacher in eval mode on the group's device; a form of it is a copy.
+        form: The form.
+        image_size: Height and width of the images in pixels.
+    """
+    return inference_form(network, image_size) if form == "folded" else network
 
 
 def train_teacher(

@@ -45,7 +45,7 @@ def parts(setting: Setting) -> Parts:
 
     def batch() -> torch.Tensor:
         codes = augmentation.views(SEED, 1, indices)
-        images = augmentation.apply(task.train.gather(indices), codes)
+        images = augmentation.apply(task.train.gather(indices), codes, indices)
         return normalise(images, task.mean, task.std).contiguous(memory_format=layout)
 
     images = batch()

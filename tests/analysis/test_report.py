@@ -131,6 +131,15 @@ def test_a_later_best_than_the_evaluated_one_is_said() -> None:
     assert "has been read 2 times" in text
 
 
+def test_remarks_on_the_training_are_in_every_report() -> None:
+    remarked = replace(usual(), remarks=("It was <b>other</b>.", "And so on."))
+    assert "It was <b>other</b>. And so on." in Reader(page(remarked)).data or (
+        "It was &lt;b&gt;other&lt;/b&gt;. And so on." in page(remarked)
+    )
+    assert "And so on." in markdown(remarked)
+    assert "And so on." not in markdown(usual())
+
+
 def test_smaller_is_better_when_minimized() -> None:
     trials = [trial(0, 0, 0, 0.5), trial(1, 1, 0, 0.25)]
     text = text_of(study(trials, metric="val_loss", goal="minimize"))

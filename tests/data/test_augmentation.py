@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import functional
 
 from kdscale.data import Augmentation, AugmentationSpec, normalise
-from kdscale.data._augmentation import splitmix64
+from kdscale.data._hash import splitmix64
 from kdscale.errors import UserError
 
 AUGMENTATION = Augmentation(AugmentationSpec(), image_size=32)

@@ -9,6 +9,7 @@ from typing import Any
 from kdscale.records import TrialRecord
 from kdscale.search import Ledger, Study, open_ledger, train_teacher
 from kdscale.search._cohort_job import Place, run_job, threads
+from kdscale.search._form import settled_by_ledger
 from kdscale.search._queue import CohortQueue
 from kdscale.search._sweep import _prepare_teacher
 from kdscale.training import Group, Progress
@@ -45,6 +46,7 @@ def swept_here(study: Study, cache: Path | None = None) -> Ledger:
         for _ in train_teacher(study):
             pass
     teacher = _prepare_teacher(study, ledger, lambda progress: None)
+    study = settled_by_ledger(study, ledger, teacher)
     place = Place(study, study.folder.absolute(), teacher, cache)
     queue = CohortQueue(ledger)
     while (job := queue.next()) is not None:

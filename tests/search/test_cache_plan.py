@@ -6,9 +6,24 @@ import pytest
 from sweeps import study_in
 
 from kdscale.errors import StudyFileError
-from kdscale.search import check, single_trial
+from kdscale.search import check, open_ledger, single_trial
 
 IMAGES = 100
+
+
+def test_new_crops_in_every_epoch_are_not_cached_and_stored_ones_are(tmp_path: Path) -> None:
+    crops = "task.data.augmentation.random_resized_crop"
+    free = check(study_in(tmp_path, f"{crops}={{}}")).cache
+    assert free is not None
+    assert free.live.startswith("no view comes again (random_resized_crop.stored_crops")
+    with pytest.raises(StudyFileError, match=r"crop_padding: must not be given with random_res"):
+        study_in(tmp_path, f"{crops}={{}}", "task.data.augmentation.crop_padding=4")
+    stored = study_in(tmp_path, f"{crops}.stored_crops=3")
+    plan = check(stored).cache
+    assert plan is not None
+    assert (plan.views, plan.live) == (3, "")
+    [remark] = open_ledger(stored, create=True).record().remarks
+    assert "had 3 stored crops, of which an epoch drew one" in remark
 
 
 def test_the_plan_is_arithmetic(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def study_with(folder: Path, *overrides: str) -> Study:
     """Returns the tiny study with two views an image, and a teacher of random weights."""
     weights = store_teacher(network(seed=7), study_in(folder).task.teacher, 100, folder)
     few = ("task.data.augmentation.crop_padding=0", f"task.teacher.weights={weights}")
-    return study_in(folder, *few, *overrides)
+    return study_in(folder, *few, "task.teacher.inference=folded", *overrides)
 
 
 def must_not_teach(*_: object) -> None:

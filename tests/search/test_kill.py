@@ -31,7 +31,7 @@ def killed_study(folder: Path) -> Study:
         name="killed",
         task={
             "data": {"name": "icons100", "train_images": 200},
-            "teacher": network | {"epochs": 1},
+            "teacher": network | {"epochs": 1, "inference": "folded"},
             "student": network,
             "recipe": {"lr": 0.1, "batch_size": 50},
         },

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 TASK: dict[str, Any] = {
     "data": {"name": "icons100", "train_images": 300},
-    "teacher": {"model": "resnet8", "args": {"width": 4}, "epochs": 1},
+    "teacher": {"model": "resnet8", "args": {"width": 4}, "epochs": 1, "inference": "folded"},
     "student": {"model": "resnet8", "args": {"width": 4}},
     "recipe": {"lr": 0.1, "batch_size": 50},
 }

@@ -47,7 +47,9 @@ def test_the_plan_says_it_all(tmp_path: Path) -> None:
         "study": f"tiny, in {tmp_path}/tiny",
         "data": "icons100: 45,000 training and 5,000 validation images "
         "(the test set is left for the report)",
+        "augmentation": "crop after 4 pixels of padding and flip",
         "teacher": "resnet56: 861,770 parameters, 127.0 M multiply-accumulates",
+        "inference": "the teacher plain or folded: measured at the study's start",
         "student": "resnet20: 278,324 parameters, 41.0 M multiply-accumulates",
         "objective": "0.5 × cross-entropy + 1 × ldrld",
         "searched": "alpha, depth",
@@ -74,6 +76,31 @@ def test_the_teacher_cache_has_its_size(tmp_path: Path) -> None:
     )
     live = replace(CHECK, cache=replace(cache, live="it is off"))
     assert rows(study_in(tmp_path), live)["cache"] == "the teacher teaches live: it is off"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("crop_padding=0", "flip"),
+        ("{crop_padding: 0, flip: false}", "none"),
+        ("{random_resized_crop: {}}", "a new random resized crop in each epoch and flip"),
+        (
+            "{random_resized_crop: {stored_crops: 4}, flip: false}",
+            "one of 4 stored random resized crops in each epoch, which changes the recipe: the "
+            "report says so",
+        ),
+    ],
+)
+def test_the_augmentation_is_told(given: str, words: str, tmp_path: Path) -> None:
+    key = "task.data.augmentation"
+    override = f"{key}={given}" if given[0] == "{" else f"{key}.{given}"
+    assert rows(study_in(tmp_path, override))["augmentation"] == words
+
+
+@pytest.mark.parametrize("form", ["plain", "folded"])
+def test_a_given_form_is_told(form: str, tmp_path: Path) -> None:
+    plan = rows(study_in(tmp_path, f"task.teacher.inference={form}"))
+    assert plan["inference"].startswith(f"the teacher {form}")
 
 
 def test_a_searched_weight_has_no_value_yet(tmp_path: Path) -> None:
