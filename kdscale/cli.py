@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -225,6 +226,33 @@ def report(study: StudyPath, overrides: Overrides = None) -> None:
     loaded = _load(study, overrides)
     paths, record = finish(loaded, open_ledger(loaded, create=False))
     _show_report(record, paths)
+
+
+@app.command()
+def audit(
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="A CSV or Markdown file: one column a hyperparameter, a column score, optional "
+            "n, std and table; or ldrld-sensitivity or ldrld-depth, which come with kdscale."
+        ),
+    ],
+    noise: Annotated[
+        float | None, typer.Option(help="Standard deviation of a single run, if you know it.")
+    ] = None,
+    minimize: Annotated[
+        bool, typer.Option("--minimize", help="A smaller score is the better one.")
+    ] = False,
+) -> None:
+    """Say what a published table supports: is its best cell more than noise?"""
+    from kdscale.analysis.statistics import audit as audit_tables
+    from kdscale.analysis.statistics import read_tables
+    from kdscale.terminal import audit_view
+
+    if noise is not None and not 0.0 < noise < math.inf:
+        raise UserError(f"--noise: must be a finite number > 0, but got {noise:g}")
+    goal: Literal["maximize", "minimize"] = "minimize" if minimize else "maximize"
+    console.print(audit_view(audit_tables(read_tables(table), goal=goal, noise=noise)))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdscale.analysis.statistics import (
@@ -30,6 +30,7 @@ STATISTICS = {
 
 
 @pytest.mark.parametrize("name", STATISTICS)
+@settings(deadline=None, max_examples=40)
 @given(results=tables(), data=st.data())
 def test_order_of_trials(name: str, results: Results, data: st.DataObject) -> None:
     shuffled = Results(tuple(data.draw(st.permutations(results.rows))), results.goal)
@@ -37,6 +38,7 @@ def test_order_of_trials(name: str, results: Results, data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize("name", STATISTICS)
+@settings(deadline=None, max_examples=40)
 @given(results=tables())
 def test_a_hyperparameter_told_twice(name: str, results: Results) -> None:
     twice = mapped(
@@ -46,6 +48,7 @@ def test_a_hyperparameter_told_twice(name: str, results: Results) -> None:
     assert STATISTICS[name](twice) == STATISTICS[name](results)
 
 
+@settings(deadline=None, max_examples=40)
 @given(results=tables())
 def test_monotone_relabelling_of_configurations_and_seeds(results: Results) -> None:
     relabelled = mapped(
@@ -63,6 +66,7 @@ def test_monotone_relabelling_of_configurations_and_seeds(results: Results) -> N
     assert first.members == tuple(3 * number for number in second.members)
 
 
+@settings(deadline=None, max_examples=40)
 @given(results=tables(), shift=st.floats(-50, 50), scale=st.floats(0.1, 10))
 def test_another_unit_of_the_metric(results: Results, shift: float, scale: float) -> None:
     other = mapped(results, lambda row: replace(row, value=shift + scale * row.value))
@@ -80,6 +84,7 @@ def test_another_unit_of_the_metric(results: Results, shift: float, scale: float
     )
 
 
+@settings(deadline=None, max_examples=40)
 @given(results=tables())
 def test_the_other_goal_of_the_negated_metric(results: Results) -> None:
     negated = mapped(results, lambda row: replace(row, value=-row.value))
