@@ -50,13 +50,36 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 
 @app.command()
-def check(study: StudyPath, overrides: Overrides = None) -> None:
+def check(
+    study: StudyPath,
+    overrides: Overrides = None,
+    power: Annotated[
+        float | None,
+        typer.Option(help="Also say how many seeds it takes to see a difference of this size."),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(help="With --power: standard deviation of one configuration over seeds."),
+    ] = None,
+    noise_from: Annotated[
+        Path | None,
+        typer.Option(help="With --power: an earlier study that shows the noise (or this one)."),
+    ] = None,
+) -> None:
     """Show the plan: configurations, seeds, cohorts, epochs and expected cost. Trains nothing."""
     from kdscale.search import check as check_study
-    from kdscale.terminal import plan_view
+    from kdscale.terminal import plan_view, power_view
+    from kdscale.workflow import power_of
 
     loaded = _load(study, overrides)
+    plan = None
+    if power is not None:
+        plan = power_of(loaded, power, noise, noise_from)
+    elif noise is not None or noise_from is not None:
+        raise UserError("--noise and --noise-from: must come with --power DIFFERENCE")
     console.print(plan_view(loaded, check_study(loaded)))
+    if plan is not None:
+        console.print(power_view(*plan))
 
 
 @app.command()

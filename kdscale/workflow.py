@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kdscale.analysis import ReportPaths, final_evaluation, write_report
+from kdscale.analysis.statistics import PowerPlan, noise_floor, power_plan, results_of
 from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import StudyRecord, TrialRecord
-from kdscale.search import Ledger, Study, load_study
+from kdscale.search import Ledger, Study, load_study, open_ledger
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
 from kdscale.tracking import Tracker, make_tracker
@@ -19,7 +21,7 @@ from kdscale.training import Progress, Score, evaluate, load_teacher, store_teac
 
 STUDY_FILE = "study.yaml"
 
-__all__ = ["TrackedView", "finish", "load", "teacher_score", "train_study_teacher"]
+__all__ = ["TrackedView", "finish", "load", "power_of", "teacher_score", "train_study_teacher"]
 
 
 def load(path: Path, overrides: list[str]) -> Study:
@@ -55,6 +57,51 @@ def finish(study: Study, ledger: Ledger) -> tuple[ReportPaths, StudyRecord]:
             ledger.save_final(final)
             record = ledger.record()
     return write_report(record, study.folder), record
+
+
+def power_of(
+    study: Study, difference: float, noise: float | None, earlier: Path | None
+) -> tuple[PowerPlan, str]:
+    """Returns what a planned study can tell apart, and in words where the noise comes from.
+
+    Args:
+        study: The planned study.
+        difference: The difference that is wanted to be seen, in the metric's unit.
+        noise: Standard deviation of one configuration over seeds, if it is assumed. What part of
+            it pairing takes away is not known, so none is taken to.
+        earlier: Study file or folder of an earlier study that shows the noise.
+
+    Raises:
+        UserError: Neither or both say the noise, a number is out of range, or the earlier study
+            has too few trials to tell.
+    """
+    for flag, value in (("--power", difference), ("--noise", noise)):
+        if value is not None and not 0.0 < value < math.inf:
+            raise UserError(f"{flag}: must be a finite number > 0, but got {value:g}")
+    if (noise is None) == (earlier is None):
+        raise UserError("--power: needs the noise: give either --noise SD or --noise-from STUDY")
+    if earlier is None:
+        assert noise is not None
+        sd, source = noise * math.sqrt(2.0), f"{noise:g} over seeds, assumed; no gain from pairing"
+    else:
+        record = open_ledger(load(earlier, []), create=False).record()
+        floor = noise_floor(results_of(record))
+        if floor is None or floor.within.sd == 0.0:
+            raise UserError(
+                f"{earlier}: shows no noise: no configuration has complete trials under two seeds "
+                "with different values (give --noise SD)"
+            )
+        own = floor.residual or floor.within
+        paired = "after pairing" if floor.residual else "over seeds"
+        sd = own.sd * math.sqrt(2.0)
+        source = (
+            f"{own.sd:.3g} {paired} (95% interval {own.low:.3g} to {own.high:.3g}), from "
+            f"{floor.trials} trials of {record.name}"
+        )
+    plan = power_plan(
+        difference, sd, seeds=len(study.seed_list), configurations=study.configurations
+    )
+    return plan, source
 
 
 def teacher_score(study: Study, output: Path | None) -> tuple[Score, Path]:

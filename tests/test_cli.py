@@ -743,3 +743,40 @@ def test_audit_tells_all_that_is_wrong_with_a_table(run: Run, tmp_path: Path) ->
         "t.csv:3: score: must be a finite number, but got high",
         "t.csv:4: a row must have 3 cells, as the column names, but got 2",
     ]
+
+
+# power
+
+
+def test_check_says_the_seeds_that_a_difference_needs(run: Run, tmp_path: Path) -> None:
+    ran = run("check", study_file(tmp_path), "--power", "0.3", "--noise", "0.2")
+    assert (ran.code, ran.err) == (0, "")
+    assert max(cell_len(line) for line in ran.out.splitlines()) <= 80
+    text = one_line(ran.out)
+    assert "noise 0.2 over seeds, assumed; no gain from pairing" in text
+    assert "a difference of 0.3 between two configurations needs 10 paired seeds" in text
+    assert "the plan's 2 seeds show differences of " in text
+
+
+def test_check_takes_the_noise_from_a_study(run: Run, swept: Path) -> None:
+    ran = run("check", swept, "--power", "0.3", "--noise-from", swept)
+    assert (ran.code, ran.err) == (0, "")
+    assert "from 4 trials of tiny" in one_line(ran.out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--power", "0.3"], "--power: needs the noise: give either --noise SD or --noise-from"),
+        (["--power", "0", "--noise", "1"], "--power: must be a finite number > 0, but got 0"),
+        (["--power", "1", "--noise", "nan"], "--noise: must be a finite number > 0, but got nan"),
+        (["--noise", "1"], "--noise and --noise-from: must come with --power DIFFERENCE"),
+        (["--power", "1", "--noise-from", "no"], "no"),
+    ],
+)
+def test_power_without_noise_is_refused(
+    run: Run, tmp_path: Path, words: list[str], message: str
+) -> None:
+    ran = run("check", study_file(tmp_path), *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in one_line(ran.err)

@@ -5,6 +5,7 @@ from kdscale.terminal._doctor import Finding, doctor_view, examine
 from kdscale.terminal._filling import show_filling
 from kdscale.terminal._methods import method_view, methods_table, not_public_table
 from kdscale.terminal._plan import plan_view
+from kdscale.terminal._power import power_view
 from kdscale.terminal._progress import SweepView
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "methods_table",
     "not_public_table",
     "plan_view",
+    "power_view",
     "show_filling",
 ]

@@ -12,11 +12,22 @@ from kdscale.analysis.statistics._audit_table import (
     read_tables,
     shipped_tables,
 )
+from kdscale.analysis.statistics._compare import (
+    MethodComparison,
+    almost_stochastic_order,
+    compare_methods,
+)
 from kdscale.analysis.statistics._differences import Comparison, best_mean, differences, holm
 from kdscale.analysis.statistics._intervals import ConfigurationEstimate, configuration_estimates
 from kdscale.analysis.statistics._noise import NoiseFloor, Spread, noise_floor
 from kdscale.analysis.statistics._plateau import Plateau, plateau
-from kdscale.analysis.statistics._power import detectable_difference, power, seeds_needed
+from kdscale.analysis.statistics._power import (
+    PowerPlan,
+    detectable_difference,
+    power,
+    power_plan,
+    seeds_needed,
+)
 from kdscale.analysis.statistics._results import Layout, Result, Results, results_of
 from kdscale.analysis.statistics._shrinkage import BestValue, best_value
 
@@ -29,16 +40,20 @@ __all__ = [
     "Curve",
     "CurveAudit",
     "Layout",
+    "MethodComparison",
     "NoiseFloor",
     "Plateau",
+    "PowerPlan",
     "PublishedTable",
     "Result",
     "Results",
     "Spread",
     "Test",
+    "almost_stochastic_order",
     "audit",
     "best_mean",
     "best_value",
+    "compare_methods",
     "configuration_estimates",
     "curves_of",
     "detectable_difference",
@@ -47,6 +62,7 @@ __all__ = [
     "noise_floor",
     "plateau",
     "power",
+    "power_plan",
     "read_tables",
     "results_of",
     "seeds_needed",

@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from scipy.optimize import brentq
 from scipy.special import ndtr, stdtrit
 from scipy.stats import nct
+
+
+@dataclass(frozen=True)
+class PowerPlan:
+    """What a planned study will be able to tell, with 80% power and 5% errors.
+
+    Attributes:
+        difference: The difference that is wanted to be seen.
+        sd: Standard deviation of a single paired difference.
+        seeds: Seeds of the plan.
+        configurations: Configurations of the plan.
+        needed_one: Seeds for one comparison of two configurations; None above a million.
+        needed_all: Seeds for every configuration against one, Bonferroni-adjusted.
+        seen_one: Difference that the plan's seeds show between two configurations; None for one
+            seed.
+        seen_all: As `seen_one`, for every configuration against one.
+    """
+
+    difference: float
+    sd: float
+    seeds: int
+    configurations: int
+    needed_one: int | None
+    needed_all: int | None
+    seen_one: float | None
+    seen_all: float | None
+
 
 MOST_SEEDS = 1_000_000
 """Above it, `seeds_needed` gives up."""
@@ -78,3 +106,25 @@ def detectable_difference(sd: float, n: int, *, wanted: float = 0.8, alpha: floa
         return 0.0
     most = 10.0 * float(stdtrit(n - 1, 1.0 - alpha / 2.0))
     return sd * float(brentq(lambda d: power(d, 1.0, n, alpha=alpha) - wanted, 0.0, most))
+
+
+def power_plan(difference: float, sd: float, *, seeds: int, configurations: int) -> PowerPlan:
+    """Returns what a study of so many seeds and configurations can tell apart.
+
+    Args:
+        difference: The difference that is wanted to be seen.
+        sd: Standard deviation of a single paired difference, as for `power`.
+        seeds: Seeds of the plan.
+        configurations: Configurations of the plan.
+    """
+    shared = 0.05 / max(1, configurations - 1)
+    return PowerPlan(
+        difference=difference,
+        sd=sd,
+        seeds=seeds,
+        configurations=configurations,
+        needed_one=seeds_needed(difference, sd),
+        needed_all=seeds_needed(difference, sd, alpha=shared),
+        seen_one=detectable_difference(sd, seeds) if seeds > 1 else None,
+        seen_all=detectable_difference(sd, seeds, alpha=shared) if seeds > 1 else None,
+    )
