@@ -18,7 +18,9 @@ from kdscale.analysis.statistics._compare import (
     compare_methods,
 )
 from kdscale.analysis.statistics._differences import Comparison, best_mean, differences, holm
+from kdscale.analysis.statistics._effects import NO_EFFECT, Effect, design, effects
 from kdscale.analysis.statistics._intervals import ConfigurationEstimate, configuration_estimates
+from kdscale.analysis.statistics._measures import MEASURES
 from kdscale.analysis.statistics._noise import NoiseFloor, Spread, noise_floor
 from kdscale.analysis.statistics._plateau import Plateau, plateau
 from kdscale.analysis.statistics._power import (
@@ -32,6 +34,8 @@ from kdscale.analysis.statistics._results import Layout, Result, Results, result
 from kdscale.analysis.statistics._shrinkage import BestValue, best_value
 
 __all__ = [
+    "MEASURES",
+    "NO_EFFECT",
     "Audit",
     "BestValue",
     "Cell",
@@ -39,6 +43,7 @@ __all__ = [
     "ConfigurationEstimate",
     "Curve",
     "CurveAudit",
+    "Effect",
     "Layout",
     "MethodComparison",
     "NoiseFloor",
@@ -56,8 +61,10 @@ __all__ = [
     "compare_methods",
     "configuration_estimates",
     "curves_of",
+    "design",
     "detectable_difference",
     "differences",
+    "effects",
     "holm",
     "noise_floor",
     "plateau",
