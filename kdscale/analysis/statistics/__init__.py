@@ -12,6 +12,14 @@ from kdscale.analysis.statistics._audit_table import (
     read_tables,
     shipped_tables,
 )
+from kdscale.analysis.statistics._budget import (
+    BudgetCurve,
+    BudgetGap,
+    at_equal_budget,
+    budget_in_seconds,
+    budget_in_trials,
+    expected_best,
+)
 from kdscale.analysis.statistics._compare import (
     MethodComparison,
     almost_stochastic_order,
@@ -30,6 +38,7 @@ from kdscale.analysis.statistics._power import (
     power_plan,
     seeds_needed,
 )
+from kdscale.analysis.statistics._race import Race, race
 from kdscale.analysis.statistics._results import Layout, Result, Results, results_of
 from kdscale.analysis.statistics._shrinkage import BestValue, best_value
 
@@ -38,6 +47,8 @@ __all__ = [
     "NO_EFFECT",
     "Audit",
     "BestValue",
+    "BudgetCurve",
+    "BudgetGap",
     "Cell",
     "Comparison",
     "ConfigurationEstimate",
@@ -50,14 +61,18 @@ __all__ = [
     "Plateau",
     "PowerPlan",
     "PublishedTable",
+    "Race",
     "Result",
     "Results",
     "Spread",
     "Test",
     "almost_stochastic_order",
+    "at_equal_budget",
     "audit",
     "best_mean",
     "best_value",
+    "budget_in_seconds",
+    "budget_in_trials",
     "compare_methods",
     "configuration_estimates",
     "curves_of",
@@ -65,11 +80,13 @@ __all__ = [
     "detectable_difference",
     "differences",
     "effects",
+    "expected_best",
     "holm",
     "noise_floor",
     "plateau",
     "power",
     "power_plan",
+    "race",
     "read_tables",
     "results_of",
     "seeds_needed",
