@@ -21,6 +21,7 @@ NO_EFFECT = "no detectable effect"
 
 _RESAMPLES = 60
 _FEWEST = 8
+_FEWEST_RESAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,15 @@ def effects(
         An effect for each hyperparameter with more than one value; empty for fewer than 8
         configurations.
 
+    Raises:
+        ValueError: There are fewer than 20 resamples: 5% cannot be told with fewer.
+
     Source: Efron and Tibshirani (1993), section 13.3, normal bootstrap interval; Westfall and
     Young, Resampling-Based Multiple Testing (1993), section 2.3, single-step maxT; Altmann et al.,
     Bioinformatics 26 (2010), importances against shuffled responses.
     """
+    if resamples < _FEWEST_RESAMPLES:
+        raise ValueError(f"resamples must be >= {_FEWEST_RESAMPLES}, but got {resamples}")
     names, x, y = design(results)
     if len(y) < _FEWEST or not names:
         return ()

@@ -134,6 +134,8 @@ def test_what_does_not_vary_and_what_is_text() -> None:
 def test_few_configurations_have_no_effects() -> None:
     assert effects(study(lambda x: x[0], n=7), "pawn") == ()
     assert effects(Results((), "maximize"), "pawn") == ()
+    with pytest.raises(ValueError, match="resamples must be >= 20, but got 19"):
+        effects(study(lambda x: x[0]), "pawn", resamples=19)
 
 
 def test_libraries_leave_the_callers_state_alone(capsys: pytest.CaptureFixture[str]) -> None:
