@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,7 +21,7 @@ from kdscale import __version__
 from kdscale.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:  # importing torch takes seconds: each command imports what it needs
-    from kdscale.analysis import ReportPaths
+    from kdscale.analysis import Goal, ReportPaths
     from kdscale.records import StudyRecord
     from kdscale.search import Study
     from kdscale.training import Progress
@@ -58,12 +58,8 @@ def check(
         typer.Option(help="Also say how many seeds it takes to see a difference of this size."),
     ] = None,
     noise: Annotated[
-        float | None,
-        typer.Option(help="With --power: standard deviation of one configuration over seeds."),
-    ] = None,
-    noise_from: Annotated[
-        Path | None,
-        typer.Option(help="With --power: an earlier study that shows the noise (or this one)."),
+        str | None,
+        typer.Option(help="With --power: standard deviation over seeds, or a study that shows it."),
     ] = None,
 ) -> None:
     """Show the plan: configurations, seeds, cohorts, epochs and expected cost. Trains nothing."""
@@ -72,11 +68,7 @@ def check(
     from kdscale.workflow import power_of
 
     loaded = _load(study, overrides)
-    plan = None
-    if power is not None:
-        plan = power_of(loaded, power, noise, noise_from)
-    elif noise is not None or noise_from is not None:
-        raise UserError("--noise and --noise-from: must come with --power DIFFERENCE")
+    plan = power_of(loaded, power, noise)
     console.print(plan_view(loaded, check_study(loaded)))
     if plan is not None:
         console.print(power_view(*plan))
@@ -274,7 +266,7 @@ def audit(
 
     if noise is not None and not 0.0 < noise < math.inf:
         raise UserError(f"--noise: must be a finite number > 0, but got {noise:g}")
-    goal: Literal["maximize", "minimize"] = "minimize" if minimize else "maximize"
+    goal: Goal = "minimize" if minimize else "maximize"
     console.print(audit_view(audit_tables(read_tables(table), goal=goal, noise=noise)))
 
 

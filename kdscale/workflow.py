@@ -60,48 +60,64 @@ def finish(study: Study, ledger: Ledger) -> tuple[ReportPaths, StudyRecord]:
 
 
 def power_of(
-    study: Study, difference: float, noise: float | None, earlier: Path | None
-) -> tuple[PowerPlan, str]:
+    study: Study, difference: float | None, noise: str | None
+) -> tuple[PowerPlan, str] | None:
     """Returns what a planned study can tell apart, and in words where the noise comes from.
 
     Args:
         study: The planned study.
-        difference: The difference that is wanted to be seen, in the metric's unit.
-        noise: Standard deviation of one configuration over seeds, if it is assumed. What part of
-            it pairing takes away is not known, so none is taken to.
-        earlier: Study file or folder of an earlier study that shows the noise.
+        difference: The difference that is wanted to be seen, in the metric's unit; None where
+            nothing is asked.
+        noise: Standard deviation of one configuration over seeds, or the file or folder of a study
+            that shows it. What part of a bare number pairing takes away is not known, so none is
+            taken to.
 
     Raises:
-        UserError: Neither or both say the noise, a number is out of range, or the earlier study
-            has too few trials to tell.
+        UserError: One of the two is missing, a number is out of range, or the study has too few
+            trials to tell.
     """
-    for flag, value in (("--power", difference), ("--noise", noise)):
-        if value is not None and not 0.0 < value < math.inf:
-            raise UserError(f"{flag}: must be a finite number > 0, but got {value:g}")
-    if (noise is None) == (earlier is None):
-        raise UserError("--power: needs the noise: give either --noise SD or --noise-from STUDY")
-    if earlier is None:
-        assert noise is not None
-        sd, source = noise * math.sqrt(2.0), f"{noise:g} over seeds, assumed; no gain from pairing"
-    else:
-        record = open_ledger(load(earlier, []), create=False).record()
-        floor = noise_floor(results_of(record))
-        if floor is None or floor.within.sd == 0.0:
-            raise UserError(
-                f"{earlier}: shows no noise: no configuration has complete trials under two seeds "
-                "with different values (give --noise SD)"
-            )
-        own = floor.residual or floor.within
-        paired = "after pairing" if floor.residual else "over seeds"
-        sd = own.sd * math.sqrt(2.0)
-        source = (
-            f"{own.sd:.3g} {paired} (95% interval {own.low:.3g} to {own.high:.3g}), from "
-            f"{floor.trials} trials of {record.name}"
-        )
+    if difference is None:
+        if noise is not None:
+            raise UserError("--noise: must come with --power DIFFERENCE")
+        return None
+    if noise is None:
+        raise UserError("--power: must come with --noise, a standard deviation or a study")
+    _positive("--power", difference)
+    try:
+        sd, source = _positive("--noise", float(noise)), f"{noise} over seeds, as given"
+    except ValueError:
+        sd, source = _shown_noise(Path(noise))
     plan = power_plan(
-        difference, sd, seeds=len(study.seed_list), configurations=study.configurations
+        difference,
+        sd * math.sqrt(2.0),
+        seeds=len(study.seed_list),
+        configurations=study.configurations,
     )
     return plan, source
+
+
+def _shown_noise(path: Path) -> tuple[float, str]:
+    """Returns the noise of a run that pairing leaves, as a study shows it, and how it is known."""
+    record = open_ledger(load(path, []), create=False).record()
+    floor = noise_floor(results_of(record))
+    if floor is None or floor.within.sd == 0.0:
+        raise UserError(
+            f"--noise: {path} shows none: no configuration has complete trials under two seeds "
+            "with different values (give a standard deviation)"
+        )
+    own = floor.residual or floor.within
+    paired = "after pairing" if floor.residual else "over seeds"
+    source = (
+        f"{own.sd:.3g} {paired} (95% interval {own.low:.3g} to {own.high:.3g}), from "
+        f"{floor.trials} trials of {record.name}"
+    )
+    return own.sd, source
+
+
+def _positive(flag: str, value: float) -> float:
+    if not 0.0 < value < math.inf:
+        raise UserError(f"{flag}: must be a finite number > 0, but got {value:g}")
+    return value
 
 
 def teacher_score(study: Study, output: Path | None) -> tuple[Score, Path]:

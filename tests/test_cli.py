@@ -753,13 +753,13 @@ def test_check_says_the_seeds_that_a_difference_needs(run: Run, tmp_path: Path) 
     assert (ran.code, ran.err) == (0, "")
     assert max(cell_len(line) for line in ran.out.splitlines()) <= 80
     text = one_line(ran.out)
-    assert "noise 0.2 over seeds, assumed; no gain from pairing" in text
+    assert "noise 0.2 over seeds, as given" in text
     assert "a difference of 0.3 between two configurations needs 10 paired seeds" in text
     assert "the plan's 2 seeds show differences of " in text
 
 
 def test_check_takes_the_noise_from_a_study(run: Run, swept: Path) -> None:
-    ran = run("check", swept, "--power", "0.3", "--noise-from", swept)
+    ran = run("check", swept, "--power", "0.3", "--noise", swept)
     assert (ran.code, ran.err) == (0, "")
     assert "from 4 trials of tiny" in one_line(ran.out)
 
@@ -767,11 +767,11 @@ def test_check_takes_the_noise_from_a_study(run: Run, swept: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--power", "0.3"], "--power: needs the noise: give either --noise SD or --noise-from"),
+        (["--power", "0.3"], "--power: must come with --noise, a standard deviation or a study"),
         (["--power", "0", "--noise", "1"], "--power: must be a finite number > 0, but got 0"),
         (["--power", "1", "--noise", "nan"], "--noise: must be a finite number > 0, but got nan"),
-        (["--noise", "1"], "--noise and --noise-from: must come with --power DIFFERENCE"),
-        (["--power", "1", "--noise-from", "no"], "no"),
+        (["--noise", "1"], "--noise: must come with --power DIFFERENCE"),
+        (["--power", "1", "--noise", "no.yaml"], "no.yaml: the study file must be readable"),
     ],
 )
 def test_power_without_noise_is_refused(
