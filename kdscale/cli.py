@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -20,7 +21,7 @@ from kdscale import __version__
 from kdscale.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:  # importing torch takes seconds: each command imports what it needs
-    from kdscale.analysis import ReportPaths
+    from kdscale.analysis import Goal, ReportPaths
     from kdscale.records import StudyRecord
     from kdscale.search import Study
     from kdscale.training import Progress
@@ -49,13 +50,28 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 
 @app.command()
-def check(study: StudyPath, overrides: Overrides = None) -> None:
+def check(
+    study: StudyPath,
+    overrides: Overrides = None,
+    power: Annotated[
+        float | None,
+        typer.Option(help="Also say how many seeds it takes to see a difference of this size."),
+    ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(help="With --power: standard deviation over seeds, or a study that shows it."),
+    ] = None,
+) -> None:
     """Show the plan: configurations, seeds, cohorts, epochs and expected cost. Trains nothing."""
     from kdscale.search import check as check_study
-    from kdscale.terminal import plan_view
+    from kdscale.terminal import plan_view, power_view
+    from kdscale.workflow import power_of
 
     loaded = _load(study, overrides)
+    plan = power_of(loaded, power, noise)
     console.print(plan_view(loaded, check_study(loaded)))
+    if plan is not None:
+        console.print(power_view(*plan))
 
 
 @app.command()
@@ -225,6 +241,33 @@ def report(study: StudyPath, overrides: Overrides = None) -> None:
     loaded = _load(study, overrides)
     paths, record = finish(loaded, open_ledger(loaded, create=False))
     _show_report(record, paths)
+
+
+@app.command()
+def audit(
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="A CSV or Markdown file: one column a hyperparameter, a column score, optional "
+            "n, std and table; or ldrld-sensitivity or ldrld-depth, which come with kdscale."
+        ),
+    ],
+    noise: Annotated[
+        float | None, typer.Option(help="Standard deviation of a single run, if you know it.")
+    ] = None,
+    minimize: Annotated[
+        bool, typer.Option("--minimize", help="A smaller score is the better one.")
+    ] = False,
+) -> None:
+    """Say what a published table supports: is its best cell more than noise?"""
+    from kdscale.analysis.statistics import audit as audit_tables
+    from kdscale.analysis.statistics import read_tables
+    from kdscale.terminal import audit_view
+
+    if noise is not None and not 0.0 < noise < math.inf:
+        raise UserError(f"--noise: must be a finite number > 0, but got {noise:g}")
+    goal: Goal = "minimize" if minimize else "maximize"
+    console.print(audit_view(audit_tables(read_tables(table), goal=goal, noise=noise)))
 
 
 @app.command()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kdscale.analysis import ReportPaths, final_evaluation, write_report
+from kdscale.analysis.statistics import PowerPlan, noise_floor, power_plan, results_of
 from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import StudyRecord, TrialRecord
-from kdscale.search import Ledger, Study, load_study
+from kdscale.search import Ledger, Study, load_study, open_ledger
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
 from kdscale.tracking import Tracker, make_tracker
@@ -19,7 +21,7 @@ from kdscale.training import Progress, Score, evaluate, load_teacher, store_teac
 
 STUDY_FILE = "study.yaml"
 
-__all__ = ["TrackedView", "finish", "load", "teacher_score", "train_study_teacher"]
+__all__ = ["TrackedView", "finish", "load", "power_of", "teacher_score", "train_study_teacher"]
 
 
 def load(path: Path, overrides: list[str]) -> Study:
@@ -55,6 +57,67 @@ def finish(study: Study, ledger: Ledger) -> tuple[ReportPaths, StudyRecord]:
             ledger.save_final(final)
             record = ledger.record()
     return write_report(record, study.folder), record
+
+
+def power_of(
+    study: Study, difference: float | None, noise: str | None
+) -> tuple[PowerPlan, str] | None:
+    """Returns what a planned study can tell apart, and in words where the noise comes from.
+
+    Args:
+        study: The planned study.
+        difference: The difference that is wanted to be seen, in the metric's unit; None where
+            nothing is asked.
+        noise: Standard deviation of one configuration over seeds, or the file or folder of a study
+            that shows it. What part of a bare number pairing takes away is not known, so none is
+            taken to.
+
+    Raises:
+        UserError: One of the two is missing, a number is out of range, or the study has too few
+            trials to tell.
+    """
+    if difference is None:
+        if noise is not None:
+            raise UserError("--noise: must come with --power DIFFERENCE")
+        return None
+    if noise is None:
+        raise UserError("--power: must come with --noise, a standard deviation or a study")
+    _positive("--power", difference)
+    try:
+        sd, source = _positive("--noise", float(noise)), f"{noise} over seeds, as given"
+    except ValueError:
+        sd, source = _shown_noise(Path(noise))
+    plan = power_plan(
+        difference,
+        sd * math.sqrt(2.0),
+        seeds=len(study.seed_list),
+        configurations=study.configurations,
+    )
+    return plan, source
+
+
+def _shown_noise(path: Path) -> tuple[float, str]:
+    """Returns the noise of a run that pairing leaves, as a study shows it, and how it is known."""
+    record = open_ledger(load(path, []), create=False).record()
+    floor = noise_floor(results_of(record))
+    if floor is None or floor.within.sd == 0.0:
+        raise UserError(
+            f"--noise: {path} shows none: no configuration has complete trials under two seeds "
+            "with different values (give a standard deviation)"
+        )
+    own = floor.residual or floor.within
+    paired = "after pairing" if floor.residual else "over seeds"
+    source = (
+        f"{own.sd:.3g} {paired} (95% interval {own.low:.3g} to {own.high:.3g}), from "
+        f"{floor.trials} trials of {record.name}"
+    )
+    return own.sd, source
+
+
+def _positive(flag: str, value: float) -> float:
+    if not 0.0 < value < math.inf:
+        raise UserError(f"{flag}: must be a finite number > 0, but got {value:g}")
+    return value
 
 
 def teacher_score(study: Study, output: Path | None) -> tuple[Score, Path]:

@@ -36,6 +36,7 @@ COMMANDS = (
     "teacher",
     "report",
     "ui",
+    "audit",
     "methods",
     "convert-weights",
     "doctor",
@@ -703,3 +704,79 @@ def test_the_installed_command(tmp_path: Path) -> None:
     ran = subprocess.run([command, "--version"], cwd=tmp_path, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{__version__}\n", "")
     assert not files_in(tmp_path)
+
+
+# audit
+
+
+def test_audit_of_the_shipped_tables(run: Run) -> None:
+    ran = run("audit", "ldrld-sensitivity")
+    assert (ran.code, ran.err) == (0, "")
+    assert max(cell_len(line) for line in ran.out.splitlines()) <= 80
+    text = one_line(ran.out)
+    assert "spread best − mean sums to 1.87; noise of equal spread shows 1.83 (p = 0.56)" in text
+    assert "smoothness" in text
+    assert "(p = 0.33)" in text
+    assert text.endswith("verdict not distinguishable from noise")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ldrld-sensitvity"], 'did you mean "ldrld-sensitivity"?'),
+        (["ldrld-depth", "--noise", "-1"], "--noise: must be a finite number > 0, but got -1"),
+        (["ldrld-depth", "--noise", "nan"], "--noise: must be a finite number > 0, but got nan"),
+    ],
+)
+def test_audit_of_what_is_none(run: Run, words: list[str], message: str) -> None:
+    ran = run("audit", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+
+
+def test_audit_tells_all_that_is_wrong_with_a_table(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("alpha,score,n\n1,70.0,0\n2,high,3\n3,71.0\n")
+    ran = run("audit", "t.csv")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines() == [
+        "error t.csv:2: n: must be a whole number >= 1, but got 0",
+        "t.csv:3: score: must be a finite number, but got high",
+        "t.csv:4: a row must have 3 cells, as the column names, but got 2",
+    ]
+
+
+# power
+
+
+def test_check_says_the_seeds_that_a_difference_needs(run: Run, tmp_path: Path) -> None:
+    ran = run("check", study_file(tmp_path), "--power", "0.3", "--noise", "0.2")
+    assert (ran.code, ran.err) == (0, "")
+    assert max(cell_len(line) for line in ran.out.splitlines()) <= 80
+    text = one_line(ran.out)
+    assert "noise 0.2 over seeds, as given" in text
+    assert "a difference of 0.3 between two configurations needs 10 paired seeds" in text
+    assert "the plan's 2 seeds show differences of " in text
+
+
+def test_check_takes_the_noise_from_a_study(run: Run, swept: Path) -> None:
+    ran = run("check", swept, "--power", "0.3", "--noise", swept)
+    assert (ran.code, ran.err) == (0, "")
+    assert "from 4 trials of tiny" in one_line(ran.out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--power", "0.3"], "--power: must come with --noise, a standard deviation or a study"),
+        (["--power", "0", "--noise", "1"], "--power: must be a finite number > 0, but got 0"),
+        (["--power", "1", "--noise", "nan"], "--noise: must be a finite number > 0, but got nan"),
+        (["--noise", "1"], "--noise: must come with --power DIFFERENCE"),
+        (["--power", "1", "--noise", "no.yaml"], "no.yaml: the study file must be readable"),
+    ],
+)
+def test_power_without_noise_is_refused(
+    run: Run, tmp_path: Path, words: list[str], message: str
+) -> None:
+    ran = run("check", study_file(tmp_path), *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in one_line(ran.err)

@@ -46,6 +46,7 @@ COMES_WITH = {
     "annotated_types": "pydantic",
     "pydantic_core": "pydantic",
     "ruamel": "ruamel.yaml",
+    "sklearn": "scikit-learn",
     "sqlalchemy": "optuna",
 }
 """Modules whose distribution has another name, or that belong to a dependency's interface."""

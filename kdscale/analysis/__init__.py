@@ -1,6 +1,6 @@
 """From a study to what it shows: estimates, comparisons and the report."""
 
-from kdscale.analysis._estimate import Difference, Estimate, estimate, paired_difference
+from kdscale.analysis._estimate import Difference, Estimate, Goal, estimate, paired_difference
 from kdscale.analysis._final import final_evaluation
 from kdscale.analysis._format import MetricFormat
 from kdscale.analysis._format import parameters as parameters_text
@@ -22,6 +22,7 @@ __all__ = [
     "Cost",
     "Difference",
     "Estimate",
+    "Goal",
     "MetricFormat",
     "ReportPaths",
     "Statement",

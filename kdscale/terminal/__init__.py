@@ -1,19 +1,23 @@
 """What people see in a terminal. Renders; decides nothing."""
 
+from kdscale.terminal._audit import audit_view
 from kdscale.terminal._doctor import Finding, doctor_view, examine
 from kdscale.terminal._filling import show_filling
 from kdscale.terminal._methods import method_view, methods_table, not_public_table
 from kdscale.terminal._plan import plan_view
+from kdscale.terminal._power import power_view
 from kdscale.terminal._progress import SweepView
 
 __all__ = [
     "Finding",
     "SweepView",
+    "audit_view",
     "doctor_view",
     "examine",
     "method_view",
     "methods_table",
     "not_public_table",
     "plan_view",
+    "power_view",
     "show_filling",
 ]

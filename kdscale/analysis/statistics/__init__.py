@@ -1,0 +1,94 @@
+"""Statistics of a study: pure functions of a table of trials. Knows no Ray and no MLflow.
+
+Every function says in its docstring which paper it follows and which error rate it holds.
+"""
+
+from kdscale.analysis.statistics._audit import Audit, CurveAudit, Test, audit
+from kdscale.analysis.statistics._audit_table import (
+    Cell,
+    Curve,
+    PublishedTable,
+    curves_of,
+    read_tables,
+    shipped_tables,
+)
+from kdscale.analysis.statistics._budget import (
+    BudgetCurve,
+    BudgetGap,
+    at_equal_budget,
+    budget_in_seconds,
+    budget_in_trials,
+    expected_best,
+)
+from kdscale.analysis.statistics._compare import (
+    MethodComparison,
+    almost_stochastic_order,
+    compare_methods,
+)
+from kdscale.analysis.statistics._differences import Comparison, best_mean, differences, holm
+from kdscale.analysis.statistics._effects import NO_EFFECT, Effect, design, effects
+from kdscale.analysis.statistics._intervals import ConfigurationEstimate, configuration_estimates
+from kdscale.analysis.statistics._measures import MEASURES
+from kdscale.analysis.statistics._noise import NoiseFloor, Spread, noise_floor
+from kdscale.analysis.statistics._plateau import Plateau, plateau
+from kdscale.analysis.statistics._power import (
+    PowerPlan,
+    detectable_difference,
+    power,
+    power_plan,
+    seeds_needed,
+)
+from kdscale.analysis.statistics._race import Race, race
+from kdscale.analysis.statistics._results import Layout, Result, Results, results_of
+from kdscale.analysis.statistics._shrinkage import BestValue, best_value
+
+__all__ = [
+    "MEASURES",
+    "NO_EFFECT",
+    "Audit",
+    "BestValue",
+    "BudgetCurve",
+    "BudgetGap",
+    "Cell",
+    "Comparison",
+    "ConfigurationEstimate",
+    "Curve",
+    "CurveAudit",
+    "Effect",
+    "Layout",
+    "MethodComparison",
+    "NoiseFloor",
+    "Plateau",
+    "PowerPlan",
+    "PublishedTable",
+    "Race",
+    "Result",
+    "Results",
+    "Spread",
+    "Test",
+    "almost_stochastic_order",
+    "at_equal_budget",
+    "audit",
+    "best_mean",
+    "best_value",
+    "budget_in_seconds",
+    "budget_in_trials",
+    "compare_methods",
+    "configuration_estimates",
+    "curves_of",
+    "design",
+    "detectable_difference",
+    "differences",
+    "effects",
+    "expected_best",
+    "holm",
+    "noise_floor",
+    "plateau",
+    "power",
+    "power_plan",
+    "race",
+    "read_tables",
+    "results_of",
+    "seeds_needed",
+    "shipped_tables",
+]
