@@ -31,11 +31,11 @@ BROKEN = sorted((ROOT / "tests/search/broken").glob("*.yaml"))
 COMMANDS = (
     "check",
     "sweep",
-    "submit",
     "train",
     "teacher",
     "report",
     "ui",
+    "submit",
     "audit",
     "methods",
     "convert-weights",

@@ -36,13 +36,13 @@ export RAY_USAGE_STATS_ENABLED=0
 # Nodes join within 30 s by default, too little for Python on a busy file system.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
 
+nodes=(--nodes="$$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=$cpus)
 head=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1)
 address="$$head:$$((20000 + SLURM_JOB_ID % 10000))"
 began=$$(mktemp)
 trap 'rm -f "$$began"' EXIT
+srun "$${nodes[@]}" ray stop --force > /dev/null 2>&1 || true  # what a killed job may have left
 
-nodes=(--nodes="$$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=$cpus)
-srun "$${nodes[@]}" ray stop --force > /dev/null  # what a killed job may have left behind
 # shellcheck disable=SC2016  # sh on the node expands them
 srun "$${nodes[@]}" \\
     ray symmetric-run --address "$$address" --min-nodes "$$SLURM_JOB_NUM_NODES" \\
