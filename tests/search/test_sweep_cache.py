@@ -34,6 +34,7 @@ def tiny_study(folder: Path, cache: Path, **sections: Any) -> Study:
         "teacher": {
             "model": "resnet8",
             "weights": "package:icons100-resnet8",
+            "inference": "folded",
             "cache": {"folder": str(cache)},
         },
         "student": {"model": "resnet8", "args": {"width": 4}},
