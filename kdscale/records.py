@@ -13,6 +13,11 @@ Value = float | int | str | bool
 TrialState = Literal["waiting", "running", "done", "pruned", "failed"]
 
 
+def trial_name(configuration: int | None, seed: int) -> str:
+    """Returns a trial's name: ``c003-s1``, or ``undistilled-s1`` for a control trial."""
+    return f"undistilled-s{seed}" if configuration is None else f"c{configuration:03d}-s{seed}"
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """One configuration under one seed, as far as it has come.
@@ -28,11 +33,14 @@ class TrialRecord:
             None if it has none.
         history: One mapping of metric name to value an epoch, first to last, with ``epoch``
             counted from 1.
-        cohort: Name of the cohort that trains it, such as ``g0-s0-0``.
+        group: Name of the trials that it is compared with at rungs: those of one generation and
+            seed, such as ``g0-s0``; empty for a control trial.
         reason: Why the trial ended as it did ("rung at epoch 4", "diverged at epoch 3 (ldrld)").
         attempt: How many executions the trial has had, 1 for the first; 0 before it started.
         train_seconds: Seconds spent on the trial's own training steps, summed over attempts.
         student: Path of the trained student's weights, relative to the study folder, or None.
+        cohort: Name of the cohort that trains it at this moment; empty if none does, and in what
+            is read from the durable record.
     """
 
     number: int
@@ -42,11 +50,12 @@ class TrialRecord:
     state: TrialState
     value: float | None = None
     history: tuple[Mapping[str, float], ...] = ()
-    cohort: str = ""
+    group: str = ""
     reason: str = ""
     attempt: int = 0
     train_seconds: float = 0.0
     student: str | None = None
+    cohort: str = ""
 
     @property
     def is_control(self) -> bool:
@@ -61,9 +70,7 @@ class TrialRecord:
     @property
     def name(self) -> str:
         """``c003-s1``: configuration 3 under seed 1; ``undistilled-s1`` for a control trial."""
-        if self.configuration is None:
-            return f"undistilled-s{self.seed}"
-        return f"c{self.configuration:03d}-s{self.seed}"
+        return trial_name(self.configuration, self.seed)
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ class StudyRecord:
         mode: How a trial's value comes from its history: last, best or mean of the last n.
         epochs: Epochs of a full trial.
         seeds: The study's seeds.
-        rungs: Epochs after which a cohort drops its worst trials; empty without rungs.
+        rungs: Epochs after which the worst trials are dropped; empty without rungs.
         parameters: Names of the searched hyperparameters in file order.
         study_file: The study as YAML, defaults and overrides included.
         trials: The planned trials, by number.

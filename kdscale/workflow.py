@@ -13,7 +13,7 @@ from kdscale.analysis.statistics import PowerPlan, noise_floor, power_plan, resu
 from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import StudyRecord, TrialRecord
-from kdscale.search import Ledger, Study, load_study, open_ledger
+from kdscale.search import CohortSize, Ledger, Study, load_study, open_ledger
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
 from kdscale.tracking import Tracker, make_tracker
@@ -180,6 +180,10 @@ class TrackedView:
         self._view.on_change(trial)
         if self._tracker is not None:
             self._tracker.update(trial)
+
+    def on_size(self, size: CohortSize) -> None:
+        """Shows how many trials train together."""
+        self._view.on_size(size)
 
     def attach(self, record: StudyRecord, paths: ReportPaths) -> None:
         """Adds the report to MLflow; where nothing was trained, also what MLflow may lack."""

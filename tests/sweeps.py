@@ -84,6 +84,8 @@ class Quiet:
 
     def on_change(self, trial: Any) -> None: ...
 
+    def on_size(self, size: Any) -> None: ...
+
 
 @dataclass(frozen=True)
 class PretendSweep:

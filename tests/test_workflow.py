@@ -11,7 +11,7 @@ from kdscale.analysis import best_configuration
 from kdscale.data import load_data
 from kdscale.errors import StudyFileError, UserError
 from kdscale.records import StudyRecord, TrialRecord
-from kdscale.search import Study, load_study, open_ledger
+from kdscale.search import CohortSize, Study, load_study, open_ledger
 from kdscale.terminal import SweepView
 from kdscale.training import Progress, evaluate, load_network, store_teacher
 from kdscale.workflow import TrackedView, finish, load, teacher_score
@@ -147,6 +147,9 @@ class Recorded:
 
     def on_change(self, trial: TrialRecord) -> None:
         self.said.append(f"change {trial.name}")
+
+    def on_size(self, size: CohortSize) -> None:
+        self.said.append(f"size {size.size}")
 
     def update(self, trial: TrialRecord) -> None:
         self.said.append(f"update {trial.name}")

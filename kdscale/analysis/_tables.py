@@ -185,7 +185,7 @@ def trials_csv(study: StudyRecord) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     head = ("trial", "number", "configuration", "seed", "state", "reason", study.metric)
-    tail = ("epochs", "attempt", "train_seconds", "cohort")
+    tail = ("epochs", "attempt", "train_seconds", "group")
     writer.writerow([*head, *study.parameters, *tail])
     for trial in (*study.trials, *study.controls):
         configuration = "undistilled" if trial.configuration is None else trial.configuration
@@ -195,7 +195,7 @@ def trials_csv(study: StudyRecord) -> str:
                 *(trial.name, trial.number, configuration, trial.seed, trial.state, trial.reason),
                 value,
                 *(trial.parameters.get(name, "") for name in study.parameters),
-                *(len(trial.history), trial.attempt, trial.train_seconds, trial.cohort),
+                *(len(trial.history), trial.attempt, trial.train_seconds, trial.group),
             ]
         )
     return out.getvalue()

@@ -1,12 +1,13 @@
 """From a study file to trials: configurations, cohorts, Ray Tune, and the durable record."""
 
 from kdscale.search._cache_plan import CachePlan
+from kdscale.search._cohort_size import CohortSize, cohorts_of_a_generation
 from kdscale.search._designs import designed_configuration
 from kdscale.search._estimate_cost import Check, check
 from kdscale.search._fill_cache import Filled, fill_cache
 from kdscale.search._fresh import delete_study, what_fresh_deletes
 from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
-from kdscale.search._plan import cohorts_of_a_generation, cost
+from kdscale.search._plan import cost
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher
 from kdscale.search._study import Resolved, Study, load_study
@@ -17,6 +18,7 @@ from kdscale.search._yaml import dump_yaml
 __all__ = [
     "CachePlan",
     "Check",
+    "CohortSize",
     "Filled",
     "Ledger",
     "Listener",

@@ -1,4 +1,4 @@
-"""What a Ray worker runs: one cohort, alone in its process or with others through Ray Train.
+"""What a Ray worker runs: a leg of one cohort, alone in its process or with others.
 
 A job is plain data, so it can travel; the study and the paths travel with it. Data and teacher
 are loaded once a process: Ray Tune reuses its actors from cohort to cohort.
@@ -6,9 +6,11 @@ are loaded once a process: Ray Tune reuses its actors from cohort to cohort.
 
 from __future__ import annotations
 
+import gc
+import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,39 +22,43 @@ from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.records import Value
 from kdscale.search._mailbox import Report
-from kdscale.search._rungs import Halving
 from kdscale.search._study import Study
 from kdscale.training import (
     CachedTeacher,
     Cohort,
     Group,
     InferenceForm,
+    Measured,
     Member,
     Progress,
-    Row,
     cached_teacher,
     in_form,
     keep_freed_memory,
     load_network,
+    measure_cohorts,
+    memory_share,
+    out_of_memory,
     train_cohort,
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """One cohort to train.
+    """One cohort to train for one leg: to the next rung, or to the last epoch.
 
     Attributes:
         cohort: Its name.
         seed: Its seed.
         members: By trial, the configuration's values; None for an undistilled student.
-        ended: Histories of members that ended before: rungs compare with them.
+        until: The last epoch of the leg.
+        measure: Whether to measure what cohorts of these members cost, instead of training them.
     """
 
     cohort: str
     seed: int
     members: Mapping[str, Mapping[str, Value] | None]
-    ended: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    until: int
+    measure: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,28 +84,38 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
     Raises:
         UserError: If data, teacher or recipe cannot be used.
     """
+    yield from train_cohort(*_prepared(job, place, group), group)
+
+
+def measure_job(job: Job, place: Place, group: Group) -> Iterator[Measured]:
+    """Yields what cohorts of the members cost, by ascending size; trains none of the trials.
+
+    Raises:
+        UserError: If data, teacher or recipe cannot be used.
+    """
+    yield from measure_cohorts(*_prepared(job, place, group), group)
+
+
+def _prepared(
+    job: Job, place: Place, group: Group
+) -> tuple[Cohort, TaskData, Network | CachedTeacher | None]:
     study = place.study
     data = _data(study.task.data)
     members = tuple(_member(name, values, place) for name, values in job.members.items())
-    distils = any(member.terms for member in members)
     teacher: Network | CachedTeacher | None = None
-    if distils:
+    if any(member.terms for member in members):
         form, size = study.task.teacher.form, data.image_size
         load = partial(_teacher, place.teacher, form, data.num_classes, size, group.device)
         teacher = load() if place.cache is None else _behind_cache(load, place, place.cache)
-    stop = None
-    if study.rungs is not None and distils:
-        stop = Halving(study.rung_epochs, study.rungs.eta, study.metric.name, study.metric.goal)
     cohort = Cohort(
         model=study.task.student,
         members=members,
         seed=job.seed,
         epochs=study.budget.epochs,
-        stop=stop,
-        ended=job.ended,
+        until=job.until or None,
         per_trial_seconds=study.budget.per_trial_seconds,
     )
-    yield from train_cohort(cohort, data, teacher, group)
+    return cohort, data, teacher
 
 
 def tune_job(config: Mapping[str, Any], place: Place) -> None:
@@ -119,14 +135,33 @@ def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
     With several workers it is raised, because the others may be waiting for this one.
     """
     try:
-        for progress in run_job(job, place, group):
-            yield {"cohort": job.cohort, "progress": [asdict(part) for part in progress]}
+        if job.measure:
+            memory_bytes = memory_share(group.device, _part_of_device(place.study, group.device))
+            for row in measure_job(job, place, group):
+                yield {"measured": asdict(row), "memory_bytes": memory_bytes}
+        else:
+            for progress in run_job(job, place, group):
+                yield {"cohort": job.cohort, "progress": [asdict(part) for part in progress]}
     except Exception as error:
         if group.size > 1:
             raise
-        refused = isinstance(error, UserError)
-        told = {"refused": str(error)} if refused else {"crashed": traceback.format_exc(limit=-3)}
-        yield {"cohort": job.cohort, **told}
+        told = told_of(error)
+    else:
+        return
+    # The error is gone by now, and with it all that its traceback held.
+    gc.collect()
+    if group.device.type == "cuda":
+        torch.cuda.empty_cache()
+    yield {"cohort": job.cohort, **told}
+
+
+def told_of(error: BaseException) -> Report:
+    """Returns what the driver is told of an error."""
+    if out_of_memory(error):
+        return {"crashed": f"{type(error).__name__}: {error}".splitlines()[0], "memory": True}
+    if isinstance(error, UserError):
+        return {"refused": str(error)}
+    return {"crashed": "".join(traceback.format_exception(error, limit=-3))}
 
 
 def threads(study: Study) -> None:
@@ -138,6 +173,14 @@ def threads(study: Study) -> None:
 def default_device() -> torch.device:
     """Returns the GPU that this process sees, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _part_of_device(study: Study, device: torch.device) -> float:
+    """Returns the part of a device's memory that a worker may fill, by what it takes of it."""
+    resources = study.resources
+    if device.type == "cuda":
+        return min(1.0, resources.gpus_per_worker or 1.0)
+    return min(1.0, resources.cpus_per_worker / len(os.sched_getaffinity(0)))
 
 
 def _member(name: str, values: Mapping[str, Value] | None, place: Place) -> Member:

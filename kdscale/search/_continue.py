@@ -13,6 +13,7 @@ _MAY_CHANGE = (
     "resources.workers",
     "resources.cpus_per_worker",
     "resources.gpus_per_worker",
+    "resources.cohort",
     # Paths differ between machines. The teacher itself is compared by content hash.
     "task.data.root",
     "task.teacher.weights",

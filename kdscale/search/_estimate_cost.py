@@ -14,7 +14,9 @@ from kdscale.errors import UserError
 from kdscale.losses import METHODS, PairShapes
 from kdscale.models import Network, count_parameters, create_model, multiply_accumulates
 from kdscale.search._cache_plan import CachePlan, cache_plan, ends
+from kdscale.search._cohort_size import expected_size
 from kdscale.search._plan import cost, generations
+from kdscale.search._storage import known_cohort_size
 from kdscale.search._study import Study
 from kdscale.training import ModelSpec, load_teacher
 
@@ -48,7 +50,8 @@ class Check:
         student_epochs: Epochs of training, summed over trials and controls.
         without_rungs: The same if no rung dropped anything.
         teacher_epochs: Epochs of teacher passes.
-        cohorts: Cohorts of searched trials.
+        cohort_size: Trials that train together at most.
+        cohort_why: What decided that.
         generations: Times that configurations are asked for.
         cpu_hours: Expected hours of one worker on this machine, from a few timed steps.
         refused: Configurations at the ends of the search space that a method refuses, and why.
@@ -62,7 +65,8 @@ class Check:
     student_epochs: int
     without_rungs: int
     teacher_epochs: int
-    cohorts: int
+    cohort_size: int
+    cohort_why: str
     generations: int
     cpu_hours: float
     refused: tuple[str, ...]
@@ -88,7 +92,8 @@ def check(study: Study) -> Check:
         )
     teacher = _teacher(study, data)
     student = _network(study.task.student, data)
-    costs = cost(study)
+    size, why = expected_size(study, known_cohort_size(study))
+    costs = cost(study, size)
     student_seconds, teacher_seconds = _epoch_seconds(study, data, student, teacher)
     seconds = costs.student_epochs * student_seconds + costs.teacher_epochs * teacher_seconds
     return Check(
@@ -99,7 +104,8 @@ def check(study: Study) -> Check:
         student_epochs=costs.student_epochs,
         without_rungs=costs.without_rungs,
         teacher_epochs=costs.teacher_epochs,
-        cohorts=costs.cohorts,
+        cohort_size=size,
+        cohort_why=why,
         generations=generations(study),
         cpu_hours=seconds / 3600.0,
         refused=tuple(_refusals(study, student, teacher, data)),

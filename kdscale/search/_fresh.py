@@ -6,7 +6,7 @@ import shutil
 
 import optuna
 
-from kdscale.search._ledger import DATABASE, open_storage, study_names
+from kdscale.search._storage import DATABASE, open_storage, study_names
 from kdscale.search._study import Study
 
 _OWNED = (

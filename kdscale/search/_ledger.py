@@ -2,7 +2,8 @@
 
 Every trial is an Optuna trial from the moment it is planned. Creating one with all of its
 attributes and adding an epoch are single transactions, and of what ends one the state is written
-last, so a crash at any point leaves a record that the next sweep continues. One process writes at a
+last, so a crash at any point leaves a record that the next sweep continues. A trial that waits at a
+rung has all of its metrics here, since no worker may ever tell them again. One process writes at a
 time: a lock sees to it.
 """
 
@@ -11,20 +12,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
-import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.study import StudyDirection
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from kdscale.errors import UserError
 from kdscale.records import (
@@ -34,16 +31,20 @@ from kdscale.records import (
     TrialRecord,
 )
 from kdscale.records import TrialState as RecordState
-from kdscale.search._continue import check_same_study
-from kdscale.search._plan import CONTROL, PlannedTrial
+from kdscale.search._cohort_size import CohortSize
+from kdscale.search._plan import CONTROL, PlannedTrial, rung_group
 from kdscale.search._propose import Proposal
 from kdscale.search._remarks import crops_remark, form_remark
+from kdscale.search._storage import (
+    DATABASE,
+    forget_if_untrained,
+    open_storage,
+    open_study,
+)
 from kdscale.search._study import Study
 from kdscale.search._value import trial_value
-from kdscale.search._versions import git_commit, versions
 from kdscale.training import FormChoice, Progress, teacher_path
 
-DATABASE = "study.db"
 _ENDED: dict[RecordState, TrialState] = {
     "done": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
@@ -63,10 +64,11 @@ class Ledger:
         self.study = study
         self._storage = storage
         self._ids = {
-            control: _open_study(storage, study, control=control) for control in (False, True)
+            control: open_study(storage, study, control=control) for control in (False, True)
         }
         self._trial_ids: dict[str, int] = {}
         self._trials: dict[str, TrialRecord] = {}
+        self._saved_epochs: dict[str, int] = {}
         self._memories: dict[int, Mapping[str, Any]] = {}
         for control, study_id in self._ids.items():
             for frozen in storage.get_all_trials(study_id, deepcopy=False):
@@ -94,6 +96,10 @@ class Ledger:
         """Returns a trial by name."""
         return self._trials[name]
 
+    def find(self, name: str) -> TrialRecord | None:
+        """Returns a trial by name, or None if it is not planned yet."""
+        return self._trials.get(name)
+
     def by_configuration(self) -> list[list[TrialRecord]]:
         """Returns the searched trials of each configuration, in order of configurations."""
         found: defaultdict[int, list[TrialRecord]] = defaultdict(list)
@@ -106,16 +112,9 @@ class Ledger:
         """Returns what the sampler remembered with each configuration."""
         return [self._memories.get(number, {}) for number in range(len(self.by_configuration()))]
 
-    def cohorts(self) -> dict[str, list[TrialRecord]]:
-        """Returns every cohort's trials, ended or not, in order of creation."""
-        found: defaultdict[str, list[TrialRecord]] = defaultdict(list)
-        for trial in (*self.trials, *self.controls):
-            found[trial.cohort].append(trial)
-        return dict(found)
-
     def add(self, planned: PlannedTrial, proposal: Proposal) -> TrialRecord:
         """Adds a trial in one transaction, and returns it."""
-        attributes = {"seed": planned.seed, "cohort": planned.cohort}
+        attributes = {"seed": planned.seed}
         control = planned.configuration == CONTROL
         if not control:
             attributes["configuration"] = planned.configuration
@@ -129,12 +128,24 @@ class Ledger:
         trial_id = self._storage.create_new_trial(self._ids[control], template)
         return self._learn(self._storage.get_trial(trial_id), control=control)
 
-    def begin(self, names: Sequence[str]) -> None:
-        """Counts an attempt of each trial."""
-        for name in names:
-            trial = self._trials[name]
-            self._set(name, "attempt", trial.attempt + 1)
+    def begin(self, name: str, cohort: str, *, attempt: bool) -> TrialRecord:
+        """Puts a trial into a cohort, and returns it.
+
+        Args:
+            name: The trial.
+            cohort: The cohort.
+            attempt: Whether this is another attempt, to be counted.
+        """
+        if attempt:
+            self._set(name, "attempt", self._trials[name].attempt + 1)
             self._refresh(name)
+        self._trials[name] = replace(self._trials[name], state="running", cohort=cohort)
+        return self._trials[name]
+
+    def leave(self, name: str) -> TrialRecord:
+        """Takes a trial out of its cohort, and returns it."""
+        self._trials[name] = replace(self._trials[name], cohort="")
+        return self._trials[name]
 
     def progress(self, progress: Progress) -> TrialRecord:
         """Records a trial's new epochs and how it ended, and returns the trial.
@@ -166,6 +177,8 @@ class Ledger:
                 return self.end(progress.name, "pruned", progress.reason)
             case "failed":
                 return self.end(progress.name, "failed", progress.reason)
+        if len(rows) in self.study.rung_epochs:
+            self._save_epochs(progress.name)
         return self._trials[progress.name]
 
     def end(
@@ -175,8 +188,7 @@ class Ledger:
         trial = self._trials[name]
         if trial.has_ended:
             return trial
-        self._set(name, "history", json.dumps(trial.history))
-        self._set(name, "train_seconds", trial.train_seconds)
+        self._save_epochs(name)
         self._set(name, "reason", reason)
         if student:
             self._set(name, "student", f"trials/{name}/student.pt")
@@ -215,6 +227,15 @@ class Ledger:
         """Keeps the final evaluation."""
         self._storage.set_study_user_attr(self._ids[False], "final", json.dumps(asdict(final)))
 
+    def cohort_size(self) -> CohortSize | None:
+        """Returns how many trials train together, if a sweep has measured that."""
+        text = self._storage.get_study_user_attrs(self._ids[False]).get("cohort_size")
+        return CohortSize.from_json(text) if text else None
+
+    def save_cohort_size(self, size: CohortSize) -> None:
+        """Keeps how many trials train together."""
+        self._storage.set_study_user_attr(self._ids[False], "cohort_size", size.to_json())
+
     def record(self) -> StudyRecord:
         """Returns the study and all of its trials."""
         study = self.study
@@ -239,6 +260,14 @@ class Ledger:
             remarks=tuple(filter(None, (crops_remark(study), form_remark(study, self.form)))),
         )
 
+    def _save_epochs(self, name: str) -> None:
+        """Writes all of a trial's metrics."""
+        trial = self._trials[name]
+        if self._saved_epochs.get(name) != len(trial.history):
+            self._set(name, "train_seconds", trial.train_seconds)
+            self._set(name, "history", json.dumps(trial.history))
+            self._saved_epochs[name] = len(trial.history)
+
     def _set(self, name: str, key: str, value: Any) -> None:
         self._storage.set_trial_user_attr(self._trial_ids[name], key, value)
 
@@ -253,11 +282,7 @@ class Ledger:
 
     def _learn(self, frozen: FrozenTrial, *, control: bool) -> TrialRecord:
         attributes = frozen.user_attrs
-        if "history" in attributes:
-            history = tuple(json.loads(attributes["history"]))
-        else:  # still in training: the storage holds the metric alone, the checkpoint the rest
-            curve = sorted(frozen.intermediate_values.items())
-            history = tuple({"epoch": e, self.study.metric.name: value} for e, value in curve)
+        history = self._history(frozen)
         attempt = attributes.get("attempt", 0)
         state = _RECORDED.get(frozen.state, "running" if attempt else "waiting")
         trial = TrialRecord(
@@ -270,7 +295,9 @@ class Ledger:
             state=state,
             value=trial_value(self.study.metric, history) if state != "failed" else None,
             history=history,
-            cohort=attributes["cohort"],
+            group=""
+            if control
+            else rung_group(self.study, attributes["configuration"], attributes["seed"]),
             reason=attributes.get("reason", ""),
             attempt=attempt,
             train_seconds=attributes.get("train_seconds", 0.0),
@@ -281,6 +308,18 @@ class Ledger:
         if trial.configuration is not None and frozen.system_attrs:
             self._memories[trial.configuration] = frozen.system_attrs
         return trial
+
+    def _history(self, frozen: FrozenTrial) -> tuple[Mapping[str, float], ...]:
+        """Returns a trial's epochs; of a trial in training, later ones have the metric alone."""
+        whole = json.loads(frozen.user_attrs.get("history", "[]"))
+        if frozen.state.is_finished():
+            return tuple(whole)
+        later = sorted((e, v) for e, v in frozen.intermediate_values.items() if e > len(whole))
+        rows = [*whole, *({"epoch": e, self.study.metric.name: value} for e, value in later)]
+        if later and len(rows) in self.study.rung_epochs:
+            # Killed before the rest of the row was written: the worker has to tell it once more.
+            rows.pop()
+        return tuple(rows)
 
 
 def open_ledger(study: Study, *, create: bool) -> Ledger:
@@ -306,7 +345,7 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
         where = database if study.storage.url is None else "storage.url"
         raise UserError(f"{where}: must hold the study {study.name}, but has none")
     if create:
-        _forget_if_untrained(study, storage)
+        forget_if_untrained(study, storage)
     return Ledger(study, storage)
 
 
@@ -335,89 +374,6 @@ def sweep_lock(folder: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def open_storage(study: Study) -> BaseStorage:
-    """Returns Optuna's storage of the study: SQLite in its folder, or what the study names.
-
-    Raises:
-        UserError: If it cannot be opened.
-    """
-    if study.storage.url is not None:
-        try:
-            return RDBStorage(study.storage.url)
-        except (SQLAlchemyError, ImportError, RuntimeError) as error:
-            # The URL may hold a password: the message leaves it out.
-            why = str(error).partition("\n")[0]
-            raise UserError(f"storage.url: must be a database to use, but: {why}") from error
-    database = study.folder / DATABASE
-    try:
-        study.folder.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(database)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
-        return RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
-    except (OSError, sqlite3.Error, SQLAlchemyError, RuntimeError) as error:
-        raise UserError(f"{database}: must be a study's database, but: {error}") from error
-
-
-def _forget_if_untrained(study: Study, storage: BaseStorage) -> None:
-    """Deletes a study that has trained nothing under another file, so that files may be mended."""
-    names = [name for name in study_names(study) if name in optuna.get_all_study_names(storage)]
-    ids = [storage.get_study_id_from_name(name) for name in names]
-    trials = [trial for number in ids for trial in storage.get_all_trials(number, deepcopy=False)]
-    if any(trial.intermediate_values or trial.state.is_finished() for trial in trials):
-        return
-    known = [storage.get_study_user_attrs(number).get("study") for number in ids[:1]]
-    if known and known != [_definition(study)]:
-        for number in ids:
-            storage.delete_study(number)
-        shutil.rmtree(study.folder / "trials", ignore_errors=True)
-
-
-def _definition(study: Study) -> str:
-    """Returns the study as JSON, without where it lies: that may change, and hold a password.
-
-    So may what has no effect of the teacher cache. The plain teacher is left out as well: studies
-    that began before there was a choice go on with it.
-    """
-    teacher = study.task.teacher
-    exclude: Any = {
-        "storage": True,
-        "tracking": True,
-        "task": {
-            "teacher": {
-                "cache": teacher.cache.without_effect,
-                "inference": teacher.inference == "plain",
-            }
-        },
-    }
-    return json.dumps(study.model_dump(mode="json", exclude=exclude))
-
-
-def study_names(study: Study) -> tuple[str, str]:
-    """Returns the names of the two Optuna studies: the searched trials' and the controls'."""
-    return study.name, f"{study.name}/undistilled"
-
-
-def _open_study(storage: BaseStorage, study: Study, *, control: bool) -> int:
-    """Returns the storage's id of the study, made when missing and compared when there."""
-    name = study_names(study)[control]
-    if name not in optuna.get_all_study_names(storage):
-        minimize = study.metric.goal == "minimize"
-        direction = StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE
-        study_id = storage.create_new_study([direction], name)
-        storage.set_study_user_attr(study_id, "versions", versions())
-        storage.set_study_user_attr(study_id, "commit", git_commit())
-    else:
-        study_id = storage.get_study_id_from_name(name)
-    if not control:
-        attributes = storage.get_study_user_attrs(study_id)
-        wanted = _definition(study)
-        if "study" in attributes:
-            check_same_study(json.loads(attributes["study"]), json.loads(wanted), study.folder)
-        if attributes.get("study") != wanted:
-            storage.set_study_user_attr(study_id, "study", wanted)
-    return study_id
 
 
 def _final(text: str | None) -> FinalEvaluation | None:

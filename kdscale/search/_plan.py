@@ -1,15 +1,18 @@
-"""Which trials a study has, in which generations and cohorts: pure functions of the study file."""
+"""Which trials a study has, in which generations and rung groups: functions of its file alone."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
+from kdscale.records import trial_name
 from kdscale.search._study import Study
 
 CONTROL = -1
 """Stands for the configuration of an undistilled control trial."""
+
+MODEL_BASED = ("tpe", "gp", "cmaes")
+"""Search methods that learn from one generation before they ask for the next."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,16 @@ class PlannedTrial:
     Attributes:
         configuration: Number of the configuration, or `CONTROL` for an undistilled control trial.
         seed: Its seed.
-        cohort: Name of the cohort that will train it.
     """
 
     configuration: int
     seed: int
-    cohort: str
+
+    @property
+    def name(self) -> str:
+        """The trial's name."""
+        control = self.configuration == CONTROL
+        return trial_name(None if control else self.configuration, self.seed)
 
 
 def generations(study: Study) -> int:
@@ -33,35 +40,41 @@ def generations(study: Study) -> int:
 
 
 def generation(study: Study, number: int) -> list[PlannedTrial]:
-    """Returns the trials of a generation, cohort by cohort.
-
-    Configurations of a generation are asked for together. Under each seed they are dealt out to
-    cohorts in order, so a cohort's members depend on the study file alone: not on the cluster,
-    nor on which trials ended first.
-    """
+    """Returns the trials of a generation, seed by seed: configurations asked for together."""
     first = number * study.generation_size
     last = min(first + study.generation_size, study.configurations)
-    chunks = [
-        range(start, min(start + study.cohort_size, last))
-        for start in range(first, last, study.cohort_size)
-    ]
     return [
-        PlannedTrial(configuration, seed, f"g{number}-s{seed}-{index}")
+        PlannedTrial(configuration, seed)
         for seed in study.seed_list
-        for index, chunk in enumerate(chunks)
-        for configuration in chunk
+        for configuration in range(first, last)
     ]
-
-
-def cohorts_of_a_generation(study: Study) -> int:
-    """Returns how many cohorts of searched trials can train at once: none waits for another."""
-    return len({trial.cohort for trial in generation(study, 0)})
 
 
 def controls(study: Study) -> list[PlannedTrial]:
-    """Returns the undistilled control trials: one a seed, each a cohort of its own."""
+    """Returns the undistilled control trials: one a seed."""
     seeds = study.seed_list if study.undistilled else ()
-    return [PlannedTrial(CONTROL, seed, f"undistilled-s{seed}") for seed in seeds]
+    return [PlannedTrial(CONTROL, seed) for seed in seeds]
+
+
+def rung_group(study: Study, configuration: int, seed: int) -> str:
+    """Returns the name of the trials that are compared at a rung: of one generation, one seed.
+
+    Who they are depends on the study file alone: not on which trials train together, nor on the
+    machine. A raised budget adds groups, and members to the last one at most.
+    """
+    return f"g{configuration // study.generation_size}-s{seed}"
+
+
+def next_boundary(study: Study, epoch: int) -> int:
+    """Returns the next epoch at which a trial's training may end: a rung or the last epoch."""
+    return next((rung for rung in study.rung_epochs if rung > epoch), study.budget.epochs)
+
+
+def most_together(study: Study) -> int:
+    """Returns the most trials that can ever train together: those of one seed that are planned."""
+    learns = study.search.method in MODEL_BASED
+    configurations = study.generation_size if learns else study.configurations
+    return min(configurations, study.configurations) + study.undistilled
 
 
 @dataclass(frozen=True)
@@ -69,39 +82,38 @@ class Cost:
     """How much a study trains at most, and at least with rungs.
 
     Attributes:
-        cohorts: Cohorts of searched trials.
         student_epochs: Epochs of training summed over trials, controls included, if none fails.
         without_rungs: The same if every trial trained to the last epoch.
-        teacher_epochs: Passes of the teacher over the training set.
+        teacher_epochs: Passes of the teacher over the training set, if cohorts are as large as
+            they may be.
     """
 
-    cohorts: int
     student_epochs: int
     without_rungs: int
     teacher_epochs: int
 
 
-def cost(study: Study) -> Cost:
-    """Returns the study's cost in epochs."""
-    epochs = study.budget.epochs
-    sizes = [
-        size
-        for number in range(generations(study))
-        for size in Counter(trial.cohort for trial in generation(study, number)).values()
-    ]
+def cost(study: Study, cohort_size: int) -> Cost:
+    """Returns the study's cost in epochs.
+
+    Args:
+        study: The study.
+        cohort_size: The most trials that train together.
+    """
+    epochs, seeds = study.budget.epochs, len(study.seed_list)
+    sizes = [len(generation(study, number)) // seeds for number in range(generations(study))]
+    # What is planned at once can train together.
+    waves = [[size] for size in sizes] if study.search.method in MODEL_BASED else [sizes]
+    students = teachers = start = 0
+    for end in (*study.rung_epochs, epochs):
+        students += (end - start) * sum(map(sum, waves))
+        teachers += (end - start) * sum(ceil(sum(wave) / cohort_size) for wave in waves)
+        start = end
+        eta = study.rungs.eta if study.rungs else 1
+        waves = [[max(1, size // eta) for size in wave] for wave in waves]
     control_epochs = len(controls(study)) * epochs
     return Cost(
-        cohorts=len(sizes),
-        student_epochs=sum(_cohort_epochs(study, size) for size in sizes) + control_epochs,
+        student_epochs=students * seeds + control_epochs,
         without_rungs=study.trials * epochs + control_epochs,
-        teacher_epochs=len(sizes) * epochs,
+        teacher_epochs=teachers * seeds,
     )
-
-
-def _cohort_epochs(study: Study, size: int) -> int:
-    total, start = 0, 0
-    for rung in study.rung_epochs:
-        total += size * (rung - start)
-        start = rung
-        size = max(1, size // study.rungs.eta) if study.rungs else size
-    return total + size * (study.budget.epochs - start)

@@ -5,27 +5,54 @@ Knows nothing of Ray: the searcher that Ray Tune asks is a few lines around this
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from kdscale.records import TrialRecord
+from kdscale.records import TrialRecord, Value
+from kdscale.search._ask import ask_generation
 from kdscale.search._cohort_job import Job
-from kdscale.search._designs import designed_configuration
+from kdscale.search._cohort_size import CohortSize, chosen_size, planned_size
 from kdscale.search._ledger import Ledger
-from kdscale.search._plan import controls, generation, generations
-from kdscale.search._propose import Proposal, propose
-from kdscale.training import Progress
+from kdscale.search._packing import Place, Waiting, next_cohort
+from kdscale.search._plan import (
+    MODEL_BASED,
+    controls,
+    generations,
+    most_together,
+    next_boundary,
+)
+from kdscale.search._propose import Proposal
+from kdscale.search._rungs import Halving, RungGroup
+from kdscale.training import Measured, Progress
 
-_MODEL_BASED = ("tpe", "gp", "cmaes")
 _SECONDS_AN_HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Crash:
+    """Why a cohort did not come to its end.
+
+    Attributes:
+        reason: In one line.
+        memory: Whether memory ran out.
+    """
+
+    reason: str
+    memory: bool = False
 
 
 class CohortQueue:
     """Hands out cohorts, takes their progress, and knows when the study is complete.
 
-    Model-based searches plan a generation when every trial of the one before has ended, so that
-    what they learn does not depend on who finished first. Designs plan everything at once.
+    A cohort trains from one rung to the next. There its trials part: those that their rung group
+    keeps are packed together again with whoever stands at the same epoch under the same seed. Who
+    is kept depends on the group's histories alone, so neither the size of cohorts nor the number
+    of lanes nor who ended first changes what a study finds.
+
+    Model-based searches plan a generation when every trial of the one before has ended. Designs
+    plan everything at once.
     """
 
     def __init__(
@@ -34,61 +61,83 @@ class CohortQueue:
         *,
         max_failures: int = 2,
         on_change: Callable[[TrialRecord], None] = lambda trial: None,
+        on_size: Callable[[CohortSize], None] = lambda size: None,
     ) -> None:
         """Plans what is missing.
 
         Args:
             ledger: The study's record.
-            max_failures: How often a cohort whose worker crashed is tried again.
+            max_failures: How often a trial whose cohort crashed is tried again.
             on_change: Called with every trial that has changed.
+            on_size: Called with how many trials train together, when that is known or changes.
         """
         self.ledger = ledger
         self.on_change = on_change
+        self.on_size = on_size
         self.stopped = ""
         self.refused = ""
+        self._lanes = 1
+        self._size = planned_size(ledger.study, ledger.cohort_size())
+        self._measured: list[Measured] = []
+        self._memory_bytes = 0
         self._max_failures = max_failures
         self._failures: dict[str, int] = {}
-        self._crashes: dict[str, str] = {}
+        self._crashes: dict[str, Crash] = {}
         self._running: dict[str, Job] = {}
-        self._waiting: deque[str] = deque()
-        self._complete_generation_plans()
+        self._busy: set[str] = set()
+        """Trials in a running cohort."""
+        self._waiting: dict[Place, list[str]] = {}
+        self._settled: set[str] = set()
+        """Trials that wait for a cohort."""
+        self._groups: dict[str, RungGroup] = {}
+        self._began: set[str] = set()
+        """Trials whose present attempt has been counted."""
+        self._left: set[str] = set()
+        """Searched trials that are planned and have not ended."""
+        self._controls_left: set[str] = set()
+        self._seconds = {t.name: t.train_seconds for t in (*ledger.trials, *ledger.controls)}
+        self._handed_out = 0
+        self._planned = 0
+        """Generations that are planned."""
+        self._plan()
+        self._plan_controls()
 
     @property
     def complete(self) -> bool:
         """Whether every planned trial has ended."""
-        study = self.ledger.study
-        planned = study.trials + len(controls(study))
-        ended = [t for t in (*self.ledger.trials, *self.ledger.controls) if t.has_ended]
-        return len(ended) >= planned
+        left = self._left or self._controls_left
+        return not left and self._planned == generations(self.ledger.study)
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs, and nothing is left to hand out."""
         return not self._running and (self._closed or not self._waiting)
 
+    def open(self, lanes: int, resources: str = "") -> None:
+        """Says with what the study trains in this sweep.
+
+        Args:
+            lanes: Cohorts that train at once.
+            resources: What they train with: what was measured with others is measured again.
+        """
+        self._lanes = lanes
+        self._size = planned_size(self.ledger.study, self.ledger.cohort_size(), resources)
+        if self._size.size:
+            self.on_size(self._size)
+
     def next(self) -> Job | None:
         """Returns the next cohort to train; None if there is none until another one ends."""
-        if not self._waiting and not self._closed:
-            self._complete_generation_plans()
-        if self._closed or not self._waiting:
+        if self._closed:
+            return None
+        if not self._left:
+            self._plan()
+        if not self._waiting or any(job.measure for job in self._running.values()):
             return None
         if self._over_budget():
             self.stopped = "budget.gpu_hours is used up"
             return None
-        cohort = self._waiting.popleft()
-        trials = self.ledger.cohorts()[cohort]
-        job = Job(
-            cohort=cohort,
-            seed=trials[0].seed,
-            members={
-                t.name: None if t.is_control else t.parameters for t in trials if not t.has_ended
-            },
-            ended={t.name: t.history for t in trials if t.has_ended},
-        )
-        self._running[cohort] = job
-        self.ledger.begin(list(job.members))
-        for name in job.members:
-            self.on_change(self.ledger.trial(name))
+        job = self._cohort() if self._size.size else self._measurement()
+        self._running[job.cohort] = job
         return job
 
     def report(self, report: Mapping[str, Any]) -> None:
@@ -97,35 +146,43 @@ class CohortQueue:
             # Data, teacher or recipe cannot be used: no other cohort would fare better.
             self.refused = self.refused or report["refused"]
         elif "crashed" in report:
-            self._crashes[report["cohort"]] = report["crashed"]
+            reason = report["crashed"].strip().splitlines()[-1]
+            self._crashes[report["cohort"]] = Crash(reason, report.get("memory", False))
+        elif "measured" in report:
+            self._measured.append(Measured(**report["measured"]))
+            self._memory_bytes = report["memory_bytes"]
         else:
             for part in report["progress"]:
                 if not self.ledger.trial(part["name"]).has_ended:  # else it is old news
-                    self.on_change(self.ledger.progress(Progress(**part)))
+                    self._change(self.ledger.progress(Progress(**part)))
 
-    def finished(self, cohort: str, *, died: bool = False) -> None:
-        """Takes a cohort back: ended, or to be tried again, or given up.
+    def finished(self, cohort: str, *, died: bool = False, memory: bool = False) -> None:
+        """Takes a cohort back: at its end, or to be tried again, or given up.
 
         What a crashed cohort has in checkpoints is not lost: the next attempt goes on from there.
 
         Args:
             cohort: The cohort.
             died: Whether its process died without a word.
+            memory: Whether that was because the machine ran out of memory.
         """
+        if died:
+            why = "the worker died" + (", as memory ran out" if memory else "")
+            self._crashes.setdefault(cohort, Crash(why, memory))
+        crash = self._crashes.pop(cohort, Crash("the worker stopped before its trials ended"))
         job = self._running.pop(cohort)
-        left = [name for name in job.members if not self.ledger.trial(name).has_ended]
-        if not left or self.refused:
+        if job.measure:
+            self._end_measurement(crash)
             return
-        reason = self._crashes.pop(cohort, "")
-        if not reason:
-            reason = "the worker died" if died else "the worker stopped before its trials ended"
-        self._failures[cohort] = self._failures.get(cohort, 0) + 1
-        if self._failures[cohort] <= self._max_failures:
-            self._waiting.append(cohort)
+        self._busy.difference_update(job.members)
+        going = [name for name in job.members if not self.ledger.trial(name).has_ended]
+        for name in going:
+            self._change(self.ledger.leave(name))
+        if self.refused:
             return
-        why = f"failed {self._failures[cohort]} times: {reason.strip().splitlines()[-1]}"
-        for name in left:
-            self.on_change(self.ledger.end(name, "failed", why))
+        self._count_failures(job, going, crash)
+        for name in going:
+            self._settle(self.ledger.trial(name))
 
     @property
     def _closed(self) -> bool:
@@ -136,51 +193,145 @@ class CohortQueue:
         hours = study.budget.gpu_hours
         if hours is None:
             return False
-        everyone = (*self.ledger.trials, *self.ledger.controls)
         # A trial's seconds are its share of its cohort's, so their sum is the cohorts' time.
-        seconds = sum(trial.train_seconds for trial in everyone)
         workers = study.resources.workers * (study.resources.gpus_per_worker or 1.0)
-        return seconds * workers >= hours * _SECONDS_AN_HOUR
+        return sum(self._seconds.values()) * workers >= hours * _SECONDS_AN_HOUR
 
-    def _complete_generation_plans(self) -> None:
-        """Plans trials as far as the search can know them, and queues cohorts not yet ended."""
+    def _cohort(self) -> Job:
+        """Takes the next cohort out of those that wait."""
         study, ledger = self.ledger.study, self.ledger
-        for number in range(generations(study)):
-            trials = self._plan_generation(number)
-            learns = study.search.method in _MODEL_BASED
-            if learns and any(not trial.has_ended for trial in trials):
-                break
-        known = {trial.name for trial in ledger.controls}
-        for planned in controls(study):
-            if f"undistilled-s{planned.seed}" not in known:
-                ledger.add(planned, Proposal({}))
-        self._waiting = deque(
-            cohort
-            for cohort, trials in ledger.cohorts().items()
-            if cohort not in self._running and any(not t.has_ended for t in trials)
+        place, count = next_cohort(
+            {place: self._count(names) for place, names in self._waiting.items()},
+            size=self._size.size,
+            lanes=max(1, self._lanes - len(self._running)),
+            epochs=study.budget.epochs,
         )
+        names = self._waiting[place][:count]
+        del self._waiting[place][:count]
+        if not self._waiting[place]:
+            del self._waiting[place]
+        self._handed_out += 1
+        cohort = f"s{place.seed}-{self._handed_out}"
+        self._busy.update(names)
+        for name in names:
+            self._settled.discard(name)
+            self._change(ledger.begin(name, cohort, attempt=name not in self._began))
+            self._began.add(name)
+        members = {name: self._values(name) for name in names}
+        distils = any(values is not None for values in members.values())
+        until = next_boundary(study, place.epoch) if distils else study.budget.epochs
+        return Job(cohort, place.seed, members, until)
 
-    def _plan_generation(self, number: int) -> list[TrialRecord]:
-        """Plans what is missing of a generation, and returns its trials."""
-        study, ledger = self.ledger.study, self.ledger
-        known = {(trial.configuration, trial.seed): trial for trial in ledger.trials}
-        trials = []
-        # One configuration after the other, under all seeds: the sampler sees what it asked before.
-        for planned in sorted(
-            generation(study, number), key=lambda one: (one.configuration, one.seed)
-        ):
-            trial = known.get((planned.configuration, planned.seed))
-            if trial is None:
-                trial = ledger.add(planned, self._proposal(planned.configuration))
-                self.on_change(trial)
-            trials.append(trial)
-        return trials
+    def _count(self, names: list[str]) -> Waiting:
+        controls = int(self.ledger.trial(names[-1]).is_control)  # one a seed, and the last one
+        return Waiting(len(names) - controls, controls)
 
-    def _proposal(self, configuration: int) -> Proposal:
-        study, ledger = self.ledger.study, self.ledger
-        everyone = ledger.by_configuration()
-        if configuration < len(everyone):  # proposed already, for another seed
-            return Proposal(everyone[configuration][0].parameters)
-        if study.search.method in _MODEL_BASED and study.axes:
-            return propose(study, everyone, configuration, ledger.memories())
-        return Proposal(designed_configuration(study, configuration))
+    def _values(self, name: str) -> Mapping[str, Value] | None:
+        trial = self.ledger.trial(name)
+        return None if trial.is_control else trial.parameters
+
+    def _settle(self, trial: TrialRecord) -> None:
+        """Lets a trial wait for its next cohort, unless it has ended or waits for its group."""
+        group = self._groups.get(trial.group)
+        epoch = len(trial.history)
+        if trial.has_ended or trial.name in self._busy | self._settled:
+            return
+        if group is not None and epoch >= group.limit:
+            return
+        self._settled.add(trial.name)
+        failures = self._failures.get(trial.name, 0)
+        # The last attempt is made alone, so that a trial that breaks cohorts fails alone.
+        alone = trial.name if failures and failures == self._max_failures else ""
+        names = self._waiting.setdefault(Place(trial.seed, epoch, alone), [])
+        before_control = bool(names) and self.ledger.trial(names[-1]).is_control
+        names.insert(len(names) - before_control, trial.name)
+
+    def _change(self, trial: TrialRecord) -> None:
+        """Takes a trial that has changed, and what that means for the others of its group."""
+        self._seconds[trial.name] = trial.train_seconds
+        if trial.has_ended:
+            self._left.discard(trial.name)
+            self._controls_left.discard(trial.name)
+        self.on_change(trial)
+        group = self._groups.get(trial.group)
+        if group is None:
+            return
+        limit = group.limit
+        group.update(trial)
+        for name, reason in group.decide().items():
+            self._change(self.ledger.end(name, "pruned", reason))
+        if group.limit != limit:
+            for name in group.names:
+                self._settle(self.ledger.trial(name))
+
+    def _count_failures(self, job: Job, going: Sequence[str], crash: Crash) -> None:
+        """Counts a crash for the trials that did not come to the end of their leg."""
+        unfinished = [n for n in going if len(self.ledger.trial(n).history) < job.until]
+        for name in job.members:
+            if name not in unfinished:
+                self._failures.pop(name, None)
+        self._began.difference_update(unfinished)
+        if unfinished and crash.memory and len(job.members) > 1:
+            # Too many together: no trial's fault, as long as it was not alone.
+            why = f"memory ran out with {len(job.members)} ({crash.reason})"
+            size = min(self._size.size, len(job.members) // 2)
+            self._set_size(replace(self._size, size=size, why=why))
+            return
+        for name in unfinished:
+            count = self._failures[name] = self._failures.get(name, 0) + 1
+            if count > self._max_failures:
+                why = f"failed {count} times: {crash.reason}"
+                self._change(self.ledger.end(name, "failed", why))
+
+    def _set_size(self, size: CohortSize) -> None:
+        self._size = size
+        if self.ledger.study.resources.cohort == "auto":
+            self.ledger.save_cohort_size(size)
+        self.on_size(size)
+
+    def _measurement(self) -> Job:
+        """Returns a job that measures how large cohorts should be, with trials that wait."""
+        place = max(self._waiting, key=lambda place: len(self._waiting[place]))
+        names = self._waiting[place][: most_together(self.ledger.study)]
+        self._measured, self._memory_bytes = [], 0
+        members = {name: self._values(name) for name in names}
+        return Job(f"s{place.seed}-measured", place.seed, members, 0, measure=True)
+
+    def _end_measurement(self, crash: Crash) -> None:
+        table = sorted({row.size: row for row in self._measured}.values(), key=lambda row: row.size)
+        most = most_together(self.ledger.study)
+        if crash.memory:
+            most = table[-1].size if table else 1
+        self._set_size(chosen_size(table, most, self._memory_bytes, self._size.resources))
+
+    def _plan(self) -> None:
+        """Plans trials as far as the search can know them, and lets them wait for cohorts."""
+        study = self.ledger.study
+        while self._planned < generations(study):
+            trials = ask_generation(self.ledger, self._planned, self.on_change)
+            self._planned += 1
+            self._left.update(trial.name for trial in trials if not trial.has_ended)
+            if study.rungs is not None:
+                self._form_groups(trials, study.rungs.eta)
+            for trial in trials:
+                self._settle(self.ledger.trial(trial.name))
+            if study.search.method in MODEL_BASED and self._left:
+                break
+
+    def _plan_controls(self) -> None:
+        for planned in controls(self.ledger.study):
+            trial = self.ledger.find(planned.name) or self.ledger.add(planned, Proposal({}))
+            if not trial.has_ended:
+                self._controls_left.add(trial.name)
+                self._settle(trial)
+
+    def _form_groups(self, trials: Sequence[TrialRecord], eta: int) -> None:
+        study = self.ledger.study
+        rule = Halving(study.rung_epochs, eta, study.metric.name, study.metric.goal)
+        by_group: defaultdict[str, list[TrialRecord]] = defaultdict(list)
+        for trial in trials:
+            by_group[trial.group].append(trial)
+        for name, members in by_group.items():
+            group = self._groups[name] = RungGroup(rule, members)
+            for dropped, reason in group.decide().items():
+                self._change(self.ledger.end(dropped, "pruned", reason))

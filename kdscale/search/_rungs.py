@@ -1,15 +1,17 @@
-"""Successive halving within a cohort, as a pure function of its members' histories."""
+"""Successive halving within a rung group, as a pure function of its members' histories."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from kdscale.records import TrialRecord
 
 
 @dataclass(frozen=True)
 class Halving:
-    """A stop rule: after each rung the best 1/eta of a cohort goes on, one trial at least.
+    """A stop rule: after each rung the best 1/eta of a group goes on, one trial at least.
 
     Asked again with longer histories, it repeats its earlier decisions: they are a function of
     the histories up to each rung, so a restart needs no memory of them.
@@ -51,6 +53,62 @@ class Halving:
             for rank, name in enumerate(runners[keep:], start=keep + 1):
                 dropped[name] = f"rung at epoch {epoch}: rank {rank} of {len(runners)}"
         return dropped
+
+
+class RungGroup:
+    """The trials that are compared at rungs, and how far they have come together.
+
+    It may be made at any time from what is known of the trials: rungs that were decided before
+    are decided again, in the same way.
+    """
+
+    def __init__(self, rule: Halving, trials: Iterable[TrialRecord]) -> None:
+        """Starts at the first rung.
+
+        Args:
+            rule: The rule.
+            trials: All trials of the group, ended or not.
+        """
+        self._rule = rule
+        self._trials = {trial.name: trial for trial in trials}
+        self._rung = 0
+        self._short = self._short_of_rung()
+
+    @property
+    def limit(self) -> float:
+        """The epoch up to which the group's trials may train: the first rung not decided yet."""
+        rungs = self._rule.epochs
+        return rungs[self._rung] if self._rung < len(rungs) else float("inf")
+
+    @property
+    def names(self) -> list[str]:
+        """The group's trials."""
+        return list(self._trials)
+
+    def update(self, trial: TrialRecord) -> None:
+        """Takes a trial that has changed."""
+        self._trials[trial.name] = trial
+        if trial.has_ended or len(trial.history) >= self.limit:
+            self._short.discard(trial.name)
+
+    def decide(self) -> dict[str, str]:
+        """Returns the trials to drop now, with the reasons, if all have come to the next rung."""
+        dropped: dict[str, str] = {}
+        while self._rung < len(self._rule.epochs) and not self._short:
+            histories = {name: trial.history for name, trial in self._trials.items()}
+            going = {name for name, trial in self._trials.items() if not trial.has_ended}
+            found = self._rule(histories, going - dropped.keys())
+            dropped |= {name: why for name, why in found.items() if name in going}
+            self._rung += 1
+            self._short = self._short_of_rung() - dropped.keys()
+        return dropped
+
+    def _short_of_rung(self) -> set[str]:
+        return {
+            name
+            for name, trial in self._trials.items()
+            if not trial.has_ended and len(trial.history) < self.limit
+        }
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from kdscale.search._queue import CohortQueue
+from kdscale.training import out_of_memory
 
 
 class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
@@ -46,13 +49,38 @@ class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Gives the cohort back to the queue."""
+        """Gives the cohort back to the queue; if its worker died, `Deaths` does so."""
+        if not error:
+            self.give_back(trial_id)
+
+    @property
+    def deaths(self) -> Deaths:
+        """What Ray Tune tells of workers that died."""
+        return Deaths(self)
+
+    def give_back(self, trial_id: str, *, died: bool = False, memory: bool = False) -> None:
+        """Gives the cohort back to the queue, with what is known of its worker's death."""
         cohort = self._cohorts.pop(trial_id, None)
         if cohort is not None:
-            self._queue.finished(cohort, died=error)
+            self._queue.finished(cohort, died=died, memory=memory)
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing, see `__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Restores nothing, see `__getstate__`."""
+
+
+class Deaths(Callback):  # type: ignore[misc]  # Ray has no types
+    """Tells the searcher why a worker died, which Ray Tune does not tell searchers."""
+
+    def __init__(self, searcher: CohortSearcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Gives a dead worker's cohort back to the queue."""
+        try:
+            why = Path(trial.error_file).read_text()
+        except (OSError, TypeError):
+            why = ""
+        self._searcher.give_back(trial.trial_id, died=True, memory=out_of_memory(why))

@@ -31,8 +31,8 @@ class SearchSpec(Spec):
     """A value for each searched parameter: the first configuration, and the centre of oat."""
 
     generation: int | None = Field(None, ge=1)
-    """Configurations asked for together; default: the cohort size. Model-based searches learn
-    between generations."""
+    """Configurations asked for together; default: 8. Model-based searches learn between
+    generations, and rungs compare the trials of a generation."""
 
 
 class MetricSpec(Spec):
@@ -62,7 +62,9 @@ class MetricSpec(Spec):
 
 
 class RungsSpec(Spec):
-    """Successive halving within a cohort: at each rung only the best 1/eta train on."""
+    """Successive halving: of a generation's trials under one seed, only the best 1/eta train on
+    after each rung. Which trials train together changes nothing.
+    """
 
     eta: int = Field(2, ge=2)
     """Factor between rungs, and between trials before and after a rung."""
@@ -100,7 +102,8 @@ class ResourcesSpec(Spec):
     """GPUs of each; a fraction shares one."""
 
     cohort: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Trials that share one teacher pass."""
+    """The most trials that share one teacher pass. auto: measured by a few steps where there are
+    many trials; fewer all train together. Halved when memory runs out. Changes no result."""
 
     @field_validator("gpus_per_worker")
     @classmethod

@@ -38,7 +38,7 @@ from kdscale.search._sections import (
 from kdscale.search._yaml import Keys, dump_yaml, read_yaml
 from kdscale.training import ObjectiveSpec, RecipeSpec, Spec, TaskSpec, rule_error
 
-_AUTO_COHORT = 8
+_GENERATION = 8
 _PATHS: tuple[Keys, ...] = (("task", "teacher", "weights"), ("task", "data", "root"))
 
 
@@ -84,7 +84,7 @@ class Study(Spec):
     """A count (seeds 0 to n-1) or a list of seeds."""
 
     rungs: RungsSpec | None = None
-    """Successive halving within a cohort; without it every trial trains to the last epoch."""
+    """Successive halving; without it every trial trains to the last epoch."""
 
     budget: BudgetSpec
     """How much to spend."""
@@ -116,7 +116,7 @@ class Study(Spec):
 
     @property
     def rung_epochs(self) -> tuple[int, ...]:
-        """Epochs after which a cohort drops its worst trials: first, first * eta, ... < epochs."""
+        """Epochs after which the worst trials are dropped: first, first * eta, ... < epochs."""
         epochs = []
         epoch = self.rungs.first if self.rungs else self.budget.epochs
         while self.rungs and epoch < self.budget.epochs:
@@ -149,15 +149,9 @@ class Study(Spec):
         return self.task.teacher.cache.folder or self.storage.folder / ".cache" / "teachers"
 
     @property
-    def cohort_size(self) -> int:
-        """Largest number of trials that share one teacher pass."""
-        cohort = self.resources.cohort
-        return _AUTO_COHORT if cohort == "auto" else cohort
-
-    @property
     def generation_size(self) -> int:
-        """Configurations asked for together."""
-        return self.search.generation or self.cohort_size
+        """Configurations asked for together, and compared at rungs."""
+        return self.search.generation or _GENERATION
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:

@@ -17,6 +17,7 @@ from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import TrialRecord
 from kdscale.search._cohort_job import Place, tune_job
+from kdscale.search._cohort_size import CohortSize, resources_key
 from kdscale.search._form import settled_by_ledger
 from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
 from kdscale.search._queue import CohortQueue
@@ -43,6 +44,9 @@ class Listener(Protocol):
 
     def on_change(self, trial: TrialRecord) -> None:
         """Takes a trial that has changed."""
+
+    def on_size(self, size: CohortSize) -> None:
+        """Takes how many trials train together, when that is known or changes."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def sweep(study: Study, listener: Listener) -> Outcome:
     with sweep_lock(study.folder):
         ledger = open_ledger(study, create=True)
         (study.folder / "study.yaml").write_text(study.to_yaml(), encoding="utf-8")
-        queue = CohortQueue(ledger, on_change=listener.on_change)
+        queue = CohortQueue(ledger, on_change=listener.on_change, on_size=listener.on_size)
         if queue.complete:
             return Outcome(ledger, trained=False, complete=True)
         with _ray() as nodes:
@@ -83,6 +87,7 @@ def sweep(study: Study, listener: Listener) -> Outcome:
             teacher = _prepare_teacher(study, ledger, listener.on_teacher)
             settled = settled_by_ledger(study, ledger, teacher)
             listener.on_start(ledger, cohorts_at_once)
+            queue.open(cohorts_at_once, resources_key(study, nodes))
             cache = study.cache_folder.absolute() if study.task.teacher.cache.enabled else None
             place = Place(settled, study.folder.absolute(), teacher.absolute(), cache)
             _tune(queue, place, cohorts_at_once)
@@ -111,10 +116,11 @@ def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
         trainable = tune.with_parameters(WarmLane, place=place)
         trainable = tune.with_resources(trainable, {"CPU": 0, "node:__internal_head__": 0.001})
     scratch = place.folder / "ray"
+    searcher = CohortSearcher(queue)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=CohortSearcher(queue),
+            search_alg=searcher,
             num_samples=-1,
             max_concurrent_trials=cohorts_at_once,
             reuse_actors=True,
@@ -124,6 +130,7 @@ def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
             name="tune",
             storage_path=str(scratch),
             verbose=0,
+            callbacks=[searcher.deaths],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )

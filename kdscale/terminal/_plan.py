@@ -36,9 +36,10 @@ def plan_view(study: Study, check: Check) -> Table:
         "searched": ", ".join(axis.name for axis in study.axes) or "nothing: all is fixed",
         "search": f"{study.search.method}, {study.configurations} configurations × {len(seeds)} "
         f"seeds = {study.trials} trials"
-        + (f" + {len(seeds)} undistilled" if study.undistilled else ""),
-        "cohorts": f"{check.cohorts} of up to {study.cohort_size} trials, in {check.generations} "
-        "generation(s)",
+        + (f" + {len(seeds)} undistilled" if study.undistilled else "")
+        + f", in {check.generations} generation(s)",
+        "cohorts": f"up to {check.cohort_size} trials of a seed train together "
+        f"({check.cohort_why})",
         "epochs": _epochs(study, check),
         "workers": f"{resources.workers} per cohort, each with {resources.cpus_per_worker} CPU(s) "
         f"and {resources.gpus_per_worker:g} GPU(s)",
@@ -87,8 +88,12 @@ def _objective(study: Study) -> str:
 def _epochs(study: Study, check: Check) -> str:
     text = f"{study.budget.epochs} a trial; {check.student_epochs} of students in all"
     if study.rung_epochs:
+        assert study.rungs is not None
         rungs = ", ".join(map(str, study.rung_epochs))
-        text += f" ({check.without_rungs} without rungs; rungs after epoch {rungs})"
+        text += (
+            f" ({check.without_rungs} without rungs: after epoch {rungs} the best "
+            f"1/{study.rungs.eta} of a generation's {study.generation_size} go on, seed by seed)"
+        )
     return f"{text}, {check.teacher_epochs} of the teacher's passes"
 
 

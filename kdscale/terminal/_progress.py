@@ -20,7 +20,7 @@ from kdscale.analysis import (
     parameters_text,
 )
 from kdscale.records import TrialRecord
-from kdscale.search import Ledger, Study, cost
+from kdscale.search import CohortSize, Ledger, Study, cost
 from kdscale.training import Progress
 
 _ENDED = ("done", "pruned", "failed")
@@ -80,8 +80,12 @@ class SweepView:
         self._ledger = ledger
         self._started = time.monotonic()
         self._epochs_before = self._epochs()
-        self._total = cost(study).student_epochs
+        self._total = cost(study, 1).student_epochs
         self._find_best()
+
+    def on_size(self, size: CohortSize) -> None:
+        """Prints how many trials train together, and why."""
+        self._console.print(f"up to {size.size} trial(s) of a seed train together: {size.why}")
 
     def on_change(self, trial: TrialRecord) -> None:
         """Takes a trial's change; where there is no live view, prints a line now and then."""
@@ -89,7 +93,7 @@ class SweepView:
         self._trials[trial.name] = trial
         if self._ledger is None:
             return
-        if before is None or before.state != trial.state:
+        if trial.state == "done" and (before is None or before.state != "done"):
             self._find_best()
         if trial.state == "failed" and (before is None or before.state != "failed"):
             self._console.print(f"[red]failed[/] {trial.name}: {escape(trial.reason)}")
@@ -122,14 +126,18 @@ class SweepView:
         )
 
     def _cohort_lines(self) -> list[str]:
-        running = [trial for trial in list(self._trials.values()) if trial.state == "running"]
+        cohorts: dict[str, list[TrialRecord]] = {}
+        for trial in list(self._trials.values()):
+            if trial.cohort:
+                cohorts.setdefault(trial.cohort, []).append(trial)
         epochs = self._study.budget.epochs
         lines = []
-        for cohort in dict.fromkeys(trial.cohort for trial in running):
-            members = [trial for trial in running if trial.cohort == cohort]
+        for members in cohorts.values():
             epoch = min(len(trial.history) for trial in members)
-            leader = self._leader(members)
-            lines.append(f"  {cohort}: {len(members)} student(s), epoch {epoch}/{epochs}{leader}")
+            lines.append(
+                f"  seed {members[0].seed}: {len(members)} student(s), epoch {epoch}/{epochs}"
+                f"{self._leader(members)}"
+            )
         return lines
 
     def _leader(self, members: Sequence[TrialRecord]) -> str:

@@ -199,7 +199,7 @@ class Projection:
             "kdscale.trial": trial.name,
             "kdscale.configuration": trial.name.rsplit("-s", 1)[0],
             "kdscale.seed": str(trial.seed),
-            "kdscale.cohort": trial.cohort,
+            "kdscale.group": trial.group or "none",
             "kdscale.attempt": str(trial.attempt),
             "kdscale.epochs": str(len(trial.history)),
             "kdscale.state": trial.state,

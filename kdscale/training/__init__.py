@@ -1,11 +1,12 @@
 """The loop that trains students under a teacher, and the models of what it trains."""
 
 from kdscale.training._cache_spec import TeacherCacheSpec
-from kdscale.training._cohort import Cohort, Progress, Status, StopRule, train_cohort
+from kdscale.training._cohort import Cohort, Progress, Status, train_cohort
 from kdscale.training._evaluate import Score, evaluate
 from kdscale.training._form import FormChoice, form_path, measured_form, read_form, settled
 from kdscale.training._group import Group
-from kdscale.training._memory import keep_freed_memory
+from kdscale.training._measure import Measured, measure_cohorts
+from kdscale.training._memory import keep_freed_memory, memory_share, out_of_memory
 from kdscale.training._recipe import learning_rate, make_optimizer
 from kdscale.training._spec import (
     METHOD_SPECS,
@@ -46,6 +47,7 @@ __all__ = [
     "FormChoice",
     "Group",
     "InferenceForm",
+    "Measured",
     "Member",
     "MethodSpec",
     "ModelSpec",
@@ -56,7 +58,6 @@ __all__ = [
     "Score",
     "Spec",
     "Status",
-    "StopRule",
     "TaskSpec",
     "TeacherCacheSpec",
     "TeacherSpec",
@@ -73,7 +74,10 @@ __all__ = [
     "load_network",
     "load_teacher",
     "make_optimizer",
+    "measure_cohorts",
     "measured_form",
+    "memory_share",
+    "out_of_memory",
     "read_form",
     "rule_error",
     "settled",

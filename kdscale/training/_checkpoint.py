@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kdscale.errors import UserError
+from kdscale.training._memory import out_of_memory
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
@@ -51,9 +52,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         loaded = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: the checkpoint must exist, but there is no such file") from None
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: the checkpoint must be readable, but: {error}") from error
-    except Exception as error:  # pickle's own errors, of which there are many kinds
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        if isinstance(error, RuntimeError | EOFError | OSError | ValueError | zipfile.BadZipFile):
+            raise UserError(f"{path}: the checkpoint must be readable, but: {error}") from error
+        # What is left are pickle's own errors, of which there are many kinds.
         # Their text advises to load the file with its code: not to be passed on.
         raise UserError(
             f"{path}: must be a checkpoint of tensors and plain values, but is none "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,11 +25,6 @@ from kdscale.training._teach import CachedTeacher, Teaching
 from kdscale.training._transfer import to_device
 
 Status = Literal["running", "done", "stopped", "failed"]
-StopRule = Callable[[Mapping[str, Sequence[Row]], Collection[str]], Mapping[str, str]]
-"""From every member's history, and the names of those in training, to whom to stop and why.
-
-It must be a pure function: each worker of a cohort asks it, and a restart asks it again.
-"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Progress:
 
     Attributes:
         name: The trial.
-        status: Whether it goes on, and how it ended if not.
+        status: Whether it goes on, here or in a later leg, and how it ended if not.
         rows: Metrics of the epochs since the last `Progress`; after a restart, of all epochs.
         reason: Why it ended, when it did not train to the last epoch.
         seconds: Seconds of training so far, restarts included: the trial's share of its cohort's.
@@ -60,8 +55,7 @@ class Cohort:
         members: The trials to train.
         seed: Fixes initialisation, data order and augmentation.
         epochs: Epochs of a full trial.
-        stop: Says which members to stop early; None to stop none.
-        ended: Histories of members that ended in an earlier attempt: `stop` compares with them.
+        until: The last epoch of this leg; later ones are left to another cohort. None for all.
         per_trial_seconds: Stop a trial at the first epoch's end past so much training time.
     """
 
@@ -69,8 +63,7 @@ class Cohort:
     members: tuple[Member, ...]
     seed: int
     epochs: int
-    stop: StopRule | None = None
-    ended: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    until: int | None = None
     per_trial_seconds: float | None = None
 
 
@@ -129,7 +122,7 @@ class _Loop:
             self._add(member)
         if self.teaching is not None:
             self.teaching.keep(union_of_needs(self.students))
-        self._apply_stop_rule()
+        self._apply_time_limit()
 
     def _add(self, member: Member) -> None:
         try:
@@ -165,7 +158,14 @@ class _Loop:
 
     def active(self) -> list[Student]:
         """Returns the students to train next: those at the earliest epoch."""
-        going = [s for s in self.students if not s.finished and s.member.name not in self.stopped]
+        until = self.cohort.until or self.cohort.epochs
+        going = [
+            student
+            for student in self.students
+            if not student.finished
+            and student.epoch < until
+            and student.member.name not in self.stopped
+        ]
         first = min((student.epoch for student in going), default=0)
         return [student for student in going if student.epoch == first]
 
@@ -202,7 +202,7 @@ class _Loop:
             healthy[0].wait()
         if self.teaching is not None:
             self.teaching.end_epoch()
-        self._apply_stop_rule()
+        self._apply_time_limit()
 
     def _prepare(
         self,
@@ -251,11 +251,7 @@ class _Loop:
             return None
         return self.teaching.teach_unkept(images, needs)
 
-    def _apply_stop_rule(self) -> None:
-        histories = dict(self.cohort.ended) | {s.member.name: s.history for s in self.students}
-        if self.cohort.stop is not None:
-            going = {s.member.name for s in self.students if not s.failure} - set(self.stopped)
-            self.stopped |= self.cohort.stop(histories, going)
+    def _apply_time_limit(self) -> None:
         limit = self.cohort.per_trial_seconds
         for student in self.students:
             if limit is not None and student.seconds >= limit and not student.finished:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-
 from kdscale.training._group import Group
+from kdscale.training._memory import out_of_memory
 from kdscale.training._reduce import Reducer
 from kdscale.training._student import Student
 
@@ -52,9 +51,8 @@ class Exchange:
         """Takes what its block raises for the student's failure, which leaves the others alone."""
         try:
             yield
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
-            if not self.alone:  # the other workers wait for this one: the attempt must end
+            # Memory is the cohort's matter; and of several workers, the others wait for this one.
+            if out_of_memory(error) or not self.alone:
                 raise
             student.failure = f"error at epoch {student.epoch + 1}: {type(error).__name__}: {error}"

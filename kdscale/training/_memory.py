@@ -1,14 +1,27 @@
-"""How this process keeps memory: freed activations are not handed back to the system."""
+"""Memory: how this process keeps it, how much it has, and what it looks like when it runs out."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
+from pathlib import Path
+
+import torch
 
 _TRIM_THRESHOLD = -1
 _MMAP_THRESHOLD = -3
 _NEVER = 2**31 - 1
 """The largest value that mallopt takes: 2 GiB."""
+
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|out_of_memory|allocate memory|alloc_failed|bad_alloc|running low on memory",
+    re.IGNORECASE,
+)
+"""What CUDA, its libraries, torch's CPU allocator, C++ and Ray's memory monitor say."""
+
+_CGROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+"""Of a container, below /sys/fs/cgroup: in version 2 and version 1."""
 
 
 def keep_freed_memory() -> bool:
@@ -27,3 +40,42 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def out_of_memory(error: BaseException | str) -> bool:
+    """Returns whether an error, or the text of one, says that memory has run out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Returns the most memory that this process has held on a device so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # not Linux
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return 1024 * int(found[1]) if found else 0
+
+
+def memory_share(device: torch.device, part: float) -> int:
+    """Returns the bytes that belong to a process on a device.
+
+    Args:
+        device: The device.
+        part: The part of the device that the process may use, at most 1.
+    """
+    if device.type == "cuda":
+        return int(part * torch.cuda.get_device_properties(device).total_memory)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in _CGROUP_LIMITS:
+        try:
+            whole = min(whole, int(Path("/sys/fs/cgroup", name).read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return int(part * whole)

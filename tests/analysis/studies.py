@@ -48,7 +48,7 @@ def trial(
         state=state,
         value=value,
         history=history(value or 0.0, epochs),
-        cohort=f"g0-s{seed}-0",
+        group=f"g0-s{seed}",
         reason=reason,
         attempt=0 if state == "waiting" else 1,
         train_seconds=1.5 * epochs,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from kdscale.records import TrialRecord
-from kdscale.search import Ledger, load_study, sweep
+from kdscale.search import CohortSize, Ledger, load_study, sweep
 from kdscale.training import Progress
 
 
@@ -19,6 +19,9 @@ class Printer:
 
     def on_change(self, trial: TrialRecord) -> None:
         print(trial.name, trial.state, len(trial.history), flush=True)
+
+    def on_size(self, size: CohortSize) -> None:
+        print("size", size.size, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kdscale.records import TrialRecord
-from kdscale.search import Ledger, Study, open_ledger, train_teacher
-from kdscale.search._cohort_job import Place, run_job, threads
+from kdscale.search import CohortSize, Ledger, Study, open_ledger, train_teacher
+from kdscale.search._cohort_job import Place, reports, threads
 from kdscale.search._form import settled_by_ledger
 from kdscale.search._queue import CohortQueue
 from kdscale.search._sweep import _prepare_teacher
@@ -22,6 +21,7 @@ class Listener:
         self.teacher: list[Progress] = []
         self.lanes: list[int] = []
         self.changes: list[TrialRecord] = []
+        self.sizes: list[CohortSize] = []
 
     def on_teacher(self, progress: Progress) -> None:
         self.teacher.append(progress)
@@ -31,6 +31,9 @@ class Listener:
 
     def on_change(self, trial: TrialRecord) -> None:
         self.changes.append(trial)
+
+    def on_size(self, size: CohortSize) -> None:
+        self.sizes.append(size)
 
 
 def swept_here(study: Study, cache: Path | None = None) -> Ledger:
@@ -50,8 +53,8 @@ def swept_here(study: Study, cache: Path | None = None) -> Ledger:
     place = Place(study, study.folder.absolute(), teacher, cache)
     queue = CohortQueue(ledger)
     while (job := queue.next()) is not None:
-        for progress in run_job(job, place, Group()):
-            queue.report({"cohort": job.cohort, "progress": [asdict(part) for part in progress]})
+        for report in reports(job, place, Group()):
+            queue.report(report)
         queue.finished(job.cohort)
     assert queue.complete
     return ledger
@@ -60,6 +63,6 @@ def swept_here(study: Study, cache: Path | None = None) -> Ledger:
 def numbers(ledger: Ledger) -> dict[str, tuple[Any, ...]]:
     """Returns what must not depend on where and in how many attempts a study was trained."""
     return {
-        t.name: (t.parameters, t.state, t.value, t.history, t.reason, t.cohort, t.student)
+        t.name: (t.parameters, t.state, t.value, t.history, t.reason, t.group, t.student)
         for t in (*ledger.trials, *ledger.controls)
     }

@@ -13,10 +13,10 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from kdscale.records import TrialRecord, Value
-from kdscale.search import Ledger, Study
+from kdscale.search import CohortSize, Ledger, Study
 from kdscale.search._cohort_job import Job
+from kdscale.search._cohort_size import resources_key
 from kdscale.search._queue import CohortQueue
-from kdscale.search._rungs import Halving
 from kdscale.training import Progress, Row
 
 SECONDS_AN_EPOCH = 36.0
@@ -88,15 +88,7 @@ class Disk:
         members = {name: list(self.histories.get(name, [])) for name in job.members}
         told = dict.fromkeys(members, 0)
         failed: dict[str, str] = {}
-        stopped: dict[str, str] = {}
-        halve = study.rungs is not None and any(v is not None for v in job.members.values())
-        rule = Halving(
-            study.rung_epochs, study.rungs.eta if study.rungs else 2, "val_accuracy", "maximize"
-        )
         while True:
-            if halve:
-                going = set(members) - set(failed) - set(stopped)
-                stopped |= rule({**job.ended, **members}, going)
             progress = []
             for name, history in members.items():
                 status, reason = "running", ""
@@ -104,14 +96,16 @@ class Disk:
                     status, reason = "failed", failed[name]
                 elif len(history) == study.budget.epochs:
                     status = "done"
-                elif name in stopped:
-                    status, reason = "stopped", stopped[name]
                 rows = tuple(history[told[name] :])
                 told[name] = len(history)
                 seconds = SECONDS_AN_EPOCH * len(history)
                 progress.append(Progress(name, status, rows, reason, seconds))  # type: ignore[arg-type]
             yield progress
-            active = [p.name for p in progress if p.status == "running"]
+            active = [
+                p.name
+                for p in progress
+                if p.status == "running" and len(members[p.name]) < job.until
+            ]
             if not active:
                 return
             first = min(len(members[name]) for name in active)
@@ -128,6 +122,20 @@ class Disk:
                 clock.tick()
 
 
+def measurements(job: Job, fits: int) -> Iterator[dict[str, Any]]:
+    """Yields what a worker tells that measures: a teacher costs as much as two students."""
+    size = 1
+    while True:
+        if size > fits:
+            yield {"cohort": job.cohort, "crashed": "OutOfMemoryError: full", "memory": True}
+            return
+        row = {"size": size, "step_seconds": 2.0 + size, "peak_bytes": 1000 + size}
+        yield {"measured": row, "memory_bytes": 10**9}
+        if size == len(job.members):
+            return
+        size = min(2 * size, len(job.members))
+
+
 class Sweep:
     """A sweep's driver and workers, with everything durable kept apart from what is not."""
 
@@ -138,10 +146,14 @@ class Sweep:
         self.lanes = lanes
         self.shuffle = shuffle or Random(0)
         self.changes: list[TrialRecord] = []
+        self.sizes: list[CohortSize] = []
+        self.jobs: list[Job] = []
         self.crashes: dict[str, int] = {}
-        """By cohort, how often its worker crashes after its first epoch."""
+        """By trial, how often the worker of its cohort crashes after an epoch."""
         self.mute: set[str] = set()
-        """Cohorts whose worker dies without a word when it crashes."""
+        """Trials whose worker dies without a word when it crashes."""
+        self.fits = 10**6
+        """How many students fit in memory."""
 
     def run(self, kill_at: int | None = None) -> CohortQueue:
         """Sweeps until nothing is left to do.
@@ -153,34 +165,56 @@ class Sweep:
             Killed: At that tick, if it comes.
         """
         clock = self.storage.clock = Clock(kill_at)
-        queue = CohortQueue(Ledger(self.study, self.storage), on_change=self.changes.append)
-        running: list[tuple[Job, Iterator[list[Progress]]]] = []
+        ledger = Ledger(self.study, self.storage)
+        queue = CohortQueue(ledger, on_change=self.changes.append, on_size=self.sizes.append)
+        if not queue.complete:
+            queue.open(self.lanes, resources_key(self.study, [{"CPU": 2.0}]))
+        running: list[tuple[Job, Iterator[dict[str, Any]]]] = []
         while True:
             while len(running) < self.lanes and (job := queue.next()) is not None:
-                running.append((job, self.disk.train(job, self.study, clock)))
+                self.jobs.append(job)
+                assert len({len(ledger.trial(name).history) for name in job.members}) == 1
+                assert {ledger.trial(name).seed for name in job.members} == {job.seed}
+                running.append((job, self.worker(job, clock)))
             if not running:
                 assert queue.idle
                 return queue
             lane = running[self.shuffle.randrange(len(running))]
-            job, training = lane
-            progress = next(training, None)
-            crashed = progress is not None and self._crash(job, progress)
-            if crashed and job.cohort not in self.mute:
-                report = {"cohort": job.cohort, "crashed": "Traceback\n  ...\nOSError: no disk"}
-                queue.report(report)
-            elif progress is not None and not crashed:
-                parts = [asdict(part) for part in progress]
-                queue.report({"cohort": job.cohort, "progress": parts})
-            if progress is None or crashed:
+            job, worker = lane
+            try:
+                report = next(worker, None)
+                if report is not None:
+                    queue.report(report)
+            except ConnectionError:
                 running.remove(lane)
-                queue.finished(job.cohort, died=crashed and job.cohort in self.mute)
+                queue.finished(job.cohort, died=True)
+                continue
+            if report is None:
+                running.remove(lane)
+                queue.finished(job.cohort)
 
-    def _crash(self, job: Job, progress: list[Progress]) -> bool:
-        left = self.crashes.get(job.cohort, 0)
-        if left and any(part.rows for part in progress):
-            self.crashes[job.cohort] = left - 1
-            return True
-        return False
+    def worker(self, job: Job, clock: Clock) -> Iterator[dict[str, Any]]:
+        """Yields what a worker tells of a job.
+
+        Raises:
+            ConnectionError: If it dies.
+        """
+        if job.measure:
+            yield from measurements(job, self.fits)
+            return
+        if len(job.members) > self.fits:
+            yield {"cohort": job.cohort, "crashed": "OutOfMemoryError: full", "memory": True}
+            return
+        for progress in self.disk.train(job, self.study, clock):
+            for name in job.members:
+                if self.crashes.get(name, 0) and any(part.rows for part in progress):
+                    self.crashes[name] -= 1
+                    if name in self.mute:
+                        raise ConnectionError
+                    reason = "Traceback\n  ...\nOSError: no disk"
+                    yield {"cohort": job.cohort, "crashed": reason}
+                    return
+            yield {"cohort": job.cohort, "progress": [asdict(part) for part in progress]}
 
     def outcome(self) -> list[TrialRecord]:
         """Returns what must not depend on kills: all of every trial but its count of attempts."""

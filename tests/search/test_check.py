@@ -29,7 +29,7 @@ def test_it_says_what_would_be_trained(tmp_path: Path) -> None:
     assert result.student.macs > result.teacher.macs > 0
     assert (result.train_images, result.validation_images) == (100, 1225)
     # Cohorts of two: both train to the rung at epoch 1, one goes on to epoch 2; and two controls.
-    assert (result.cohorts, result.generations) == (2, 1)
+    assert (result.cohort_size, result.generations) == (2, 1)
     assert (result.student_epochs, result.without_rungs) == (2 * 3 + 2 * 2, 4 * 2 + 2 * 2)
     assert result.teacher_epochs == 4
     assert result.refused == ()

@@ -36,3 +36,9 @@ def test_a_crash_is_told_of_every_worker_in_one_line() -> None:
     assert told.startswith("worker 0: OSError: no space left; worker 1: ")
     assert "the process died" in told
     assert "\n" not in told
+
+
+def test_memory_that_any_worker_lacks_is_told() -> None:
+    failures = {0: raised(OSError("Connection closed by peer")), 1: raised(MemoryError("full"))}
+    assert told_of_workers(failures)["memory"] is True
+    assert told_of_workers({0: raised(OSError("no space left"))})["memory"] is False

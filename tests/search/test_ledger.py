@@ -20,10 +20,10 @@ from kdscale.training import Progress, Row
 from .simulate import MortalStorage
 from .studies import make_study
 
-FIRST = PlannedTrial(0, 0, "g0-s0-0")
-AGAIN = PlannedTrial(0, 1, "g0-s1-0")
-SECOND = PlannedTrial(1, 0, "g0-s0-0")
-CONTROLS = PlannedTrial(CONTROL, 0, "undistilled-s0")
+FIRST = PlannedTrial(0, 0)
+AGAIN = PlannedTrial(0, 1)
+SECOND = PlannedTrial(1, 0)
+CONTROLS = PlannedTrial(CONTROL, 0)
 POINT = {"alpha": 3.25, "depth": 5}
 SPACE: dict[str, Any] = {"alpha": {"min": 2, "max": 14}, "depth": {"min": 3, "max": 9, "q": 2}}
 
@@ -59,10 +59,14 @@ def filled(ledger: Ledger) -> Ledger:
     """Returns the ledger with a trial in each state."""
     for number, planned in enumerate([FIRST, AGAIN, SECOND]):
         ledger.add(planned, Proposal(POINT | {"alpha": 3.0 + number}))
-    ledger.add(PlannedTrial(1, 1, "g0-s1-0"), Proposal(POINT))
-    ledger.add(PlannedTrial(2, 0, "g1-s0-0"), Proposal(POINT))
+    ledger.add(PlannedTrial(1, 1), Proposal(POINT))
+    ledger.add(PlannedTrial(2, 0), Proposal(POINT))
     ledger.add(CONTROLS, Proposal({}))
-    ledger.begin(["c000-s0", "c000-s1", "c001-s0", "c001-s1", "undistilled-s0"])
+    ledger.begin("c000-s0", "s0-1", attempt=True)
+    ledger.begin("c000-s1", "s0-1", attempt=True)
+    ledger.begin("c001-s0", "s0-1", attempt=True)
+    ledger.begin("c001-s1", "s0-1", attempt=True)
+    ledger.begin("undistilled-s0", "s0-1", attempt=True)
     ledger.progress(Progress("c000-s0", "done", rows(10.0, 20.0, 30.0, 40.1), "", 12.5))
     ledger.progress(Progress("c000-s1", "stopped", rows(5.0, 6.0), "rung at epoch 2", 5.0))
     ledger.progress(Progress("c001-s0", "running", rows(7.0, 8.0), "", 4.0))
@@ -74,7 +78,7 @@ def filled(ledger: Ledger) -> Ledger:
 def test_a_planned_trial_waits_with_its_parameters(ledger: Ledger) -> None:
     trial = ledger.add(FIRST, Proposal(POINT))
     assert (trial.name, trial.number, trial.state) == ("c000-s0", 0, "waiting")
-    assert (trial.configuration, trial.seed, trial.cohort) == (0, 0, "g0-s0-0")
+    assert (trial.configuration, trial.seed, trial.group) == (0, 0, "g0-s0")
     assert trial.parameters == POINT
     assert list(trial.parameters) == ["alpha", "depth"]
     assert type(trial.parameters["depth"]) is int
@@ -84,14 +88,14 @@ def test_a_planned_trial_waits_with_its_parameters(ledger: Ledger) -> None:
 def test_each_attempt_is_counted(ledger: Ledger) -> None:
     ledger.add(FIRST, Proposal(POINT))
     for attempt in (1, 2):
-        ledger.begin(["c000-s0"])
+        ledger.begin("c000-s0", "s0-1", attempt=True)
         assert ledger.trial("c000-s0").attempt == attempt
         assert ledger.trial("c000-s0").state == "running"
 
 
 def test_progress_adds_epochs_and_the_same_twice_changes_nothing(ledger: Ledger) -> None:
     ledger.add(FIRST, Proposal(POINT))
-    ledger.begin(["c000-s0"])
+    ledger.begin("c000-s0", "s0-1", attempt=True)
     first = ledger.progress(Progress("c000-s0", "running", rows(1.0), "", 1.5))
     assert (first.state, first.history, first.train_seconds) == ("running", rows(1.0), 1.5)
     second = ledger.progress(Progress("c000-s0", "running", rows(2.0, first=2), "", 3.0))
@@ -103,7 +107,7 @@ def test_progress_adds_epochs_and_the_same_twice_changes_nothing(ledger: Ledger)
 def test_an_end_is_told_once_and_stays() -> None:
     ledger = Ledger(make_study(parameters=SPACE), storage := MortalStorage())
     ledger.add(FIRST, Proposal(POINT))
-    ledger.begin(["c000-s0"])
+    ledger.begin("c000-s0", "s0-1", attempt=True)
     ended = ledger.progress(Progress("c000-s0", "done", rows(1.0, 2.0), "", 3.0))
     assert (ended.state, ended.value, ended.reason) == ("done", 2.0, "")
     assert ended.student == "trials/c000-s0/student.pt"
@@ -145,7 +149,6 @@ def test_reopening_gives_the_same_records(ledger: Ledger, study: Study) -> None:
         if trial != running:
             assert after.trial(trial.name) == trial
     assert [trial.name for trial in after.trials] == [trial.name for trial in before.trials]
-    assert after.cohorts().keys() == before.cohorts().keys()
     states = {trial.name: trial.state for trial in (*after.trials, *after.controls)}
     assert states == {
         "c000-s0": "done",
@@ -170,34 +173,27 @@ def test_a_running_trial_shows_its_curve_to_readers(ledger: Ledger, study: Study
 def test_a_restart_makes_a_running_trials_history_whole_again(study: Study, ledger: Ledger) -> None:
     filled(ledger)
     reopened = open_ledger(study, create=True)
-    reopened.begin(["c001-s0"])
+    reopened.begin("c001-s0", "s0-1", attempt=True)
     assert reopened.trial("c001-s0").attempt == 2
     ended = reopened.progress(Progress("c001-s0", "done", rows(7.0, 8.0, 9.0), "", 6.0))
     assert ended.history == rows(7.0, 8.0, 9.0)
     assert open_ledger(study, create=False).trial("c001-s0") == ended
 
 
-def test_trials_of_a_configuration_and_of_a_cohort(ledger: Ledger) -> None:
+def test_trials_of_a_configuration(ledger: Ledger) -> None:
     filled(ledger)
     assert [[trial.seed for trial in trials] for trials in ledger.by_configuration()] == [
         [0, 1],
         [0, 1],
         [0],
     ]
-    names = {cohort: [t.name for t in trials] for cohort, trials in ledger.cohorts().items()}
-    assert names == {
-        "g0-s0-0": ["c000-s0", "c001-s0"],
-        "g0-s1-0": ["c000-s1", "c001-s1"],
-        "g1-s0-0": ["c002-s0"],
-        "undistilled-s0": ["undistilled-s0"],
-    }
 
 
 def test_what_a_sampler_remembers_outlives_the_process(study: Study, ledger: Ledger) -> None:
     memory = {"cma:generation": 3, "cma:optimizer": "ab" * 40}
     ledger.add(FIRST, Proposal(POINT))
     ledger.add(SECOND, Proposal(POINT, memory))
-    ledger.add(PlannedTrial(1, 1, "g0-s1-0"), Proposal(POINT))
+    ledger.add(PlannedTrial(1, 1), Proposal(POINT))
     assert ledger.memories() == [{}, memory]
     assert open_ledger(study, create=False).memories() == [{}, memory]
 
@@ -343,7 +339,6 @@ def test_another_study_file_is_refused_with_every_change(tmp_path: Path, ledger:
         {"search": {"method": "random"}},
         {"search": {"seed": 1}},
         {"undistilled": False},
-        {"resources": {"cohort": 4}},
         {"objective": {"methods": [{"method": "ldrld", "weight": 2.0}]}},
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -46,9 +47,7 @@ def test_every_planned_trial_ends_exactly_once(method: str, rungs: bool) -> None
     assert queue.complete
     assert queue.idle
     planned = [trial for number in range(generations(study)) for trial in generation(study, number)]
-    assert Counter((t.configuration, t.seed, t.cohort) for t in queue.ledger.trials) == Counter(
-        (t.configuration, t.seed, t.cohort) for t in planned
-    )
+    assert Counter(t.name for t in queue.ledger.trials) == Counter(t.name for t in planned)
     assert [t.name for t in queue.ledger.controls] == ["undistilled-s0", "undistilled-s1"]
     ends = Counter(change.name for change in sweep.changes if change.state in ENDED)
     assert set(ends.values()) == {1}
@@ -76,15 +75,28 @@ def test_seeds_of_a_configuration_share_its_parameters() -> None:
             assert trials[0].parameters == trials[1].parameters
 
 
-def test_rungs_prune_within_a_cohort_and_never_a_control() -> None:
+def groups(queue: CohortQueue) -> dict[str, list[TrialRecord]]:
+    found: dict[str, list[TrialRecord]] = {}
+    for trial in queue.ledger.trials:
+        found.setdefault(trial.group, []).append(trial)
+    return found
+
+
+def test_rungs_prune_within_a_generation_and_seed_and_never_a_control() -> None:
     queue = Sweep(swept(rungs=True), lanes=3).run()
-    for members in queue.ledger.cohorts().values():
+    assert {name: len(trials) for name, trials in groups(queue).items()} == {
+        "g0-s0": 4,
+        "g0-s1": 4,
+        "g1-s0": 3,
+        "g1-s1": 3,
+    }
+    for members in groups(queue).values():
         done = [trial for trial in members if trial.state == "done"]
         assert len(done) == 1
         for trial in members:
             if trial.state == "pruned" and "diverged" not in trial.reason:
-                assert trial.reason.startswith("rung at epoch 2: rank ")
-                assert len(trial.history) == 2
+                assert re.match(r"rung at epoch [24]: rank ", trial.reason)
+                assert len(trial.history) == int(trial.reason[len("rung at epoch ")])
                 assert trial.value == trial.history[-1]["val_accuracy"]
     assert {trial.state for trial in queue.ledger.controls} == {"done"}
 
@@ -107,23 +119,70 @@ def test_the_number_of_lanes_and_who_ends_first_change_nothing(method: str) -> N
         assert sweep.outcome() == alone.outcome()
 
 
+@pytest.mark.parametrize("method", ["random", "tpe"])
+@pytest.mark.parametrize("cohort", [1, 2, 16, "auto"])
+def test_the_size_of_cohorts_changes_nothing(method: str, cohort: int | str) -> None:
+    wanted = Sweep(swept(method, rungs=True))
+    wanted.run()
+    sweep = Sweep(swept(method, rungs=True, resources={"cohort": cohort}), lanes=2)
+    sweep.run()
+    assert sweep.outcome() == wanted.outcome()
+    if isinstance(cohort, int):
+        assert max(len(job.members) for job in sweep.jobs) <= cohort
+
+
+def test_survivors_are_packed_together_again() -> None:
+    """16 configurations in two generations: half of each go on at epoch 2, a quarter at 4."""
+    study = swept(
+        search={"method": "random", "generation": 8},
+        seeds=1,
+        budget={"trials": 16, "epochs": EPOCHS},
+        rungs={"eta": 2, "first": 2},
+        resources={"cohort": 8},
+        parameters={"alpha": {"min": 2, "max": 12}},  # none diverges
+    )
+    sweep = Sweep(study)
+    sweep.run()
+    legs = [
+        (job.until, len(job.members)) for job in sweep.jobs if "undistilled-s0" not in job.members
+    ]
+    assert legs == [(2, 8), (2, 8), (4, 8), (6, 4)]
+
+
+def test_controls_ride_with_trials_of_their_seed() -> None:
+    sweep = Sweep(swept(resources={"cohort": 8}))
+    sweep.run()
+    assert [(job.seed, len(job.members)) for job in sweep.jobs] == [(0, 8), (1, 8)]
+    assert [job.members["undistilled-s0"] for job in sweep.jobs[:1]] == [None]
+
+
+def test_no_lane_idles_while_another_has_more_than_one_trial() -> None:
+    study = swept(seeds=1, budget={"trials": 7, "epochs": EPOCHS}, resources={"cohort": 16})
+    queue = CohortQueue(Ledger(study, MortalStorage()))
+    queue.open(4)
+    jobs = [queue.next() for _ in range(5)]
+    assert [len(job.members) for job in jobs if job is not None] == [2, 2, 2, 2]
+
+
 def test_a_search_that_learns_waits_for_its_whole_generation() -> None:
     study = swept("tpe", undistilled=False)
     queue = CohortQueue(Ledger(study, MortalStorage()))
     assert len(queue.ledger.by_configuration()) == 4
-    cohorts = []
+    jobs = []
     while (job := queue.next()) is not None:
-        cohorts.append(job.cohort)
-    assert cohorts == ["g0-s0-0", "g0-s1-0", "g0-s0-1", "g0-s1-1"]
+        jobs.append(job)
+    assert sorted(name for job in jobs for name in job.members) == [
+        f"c00{number}-s{seed}" for number in range(4) for seed in range(2)
+    ]
     assert not queue.idle  # Tune must ask again
-    for cohort in cohorts:
+    for done in jobs:
         assert queue.next() is None
-        for name in [t.name for t in queue.ledger.cohorts()[cohort]]:
+        for name in done.members:
             queue.report({"progress": [{"name": name, "status": "stopped", "rows": ()}]})
-        queue.finished(cohort)
+        queue.finished(done.cohort)
     job = queue.next()
     assert job is not None
-    assert job.cohort.startswith("g1-")
+    assert {queue.ledger.trial(name).group for name in job.members} <= {"g1-s0", "g1-s1"}
 
 
 def test_a_design_is_planned_at_once() -> None:
@@ -263,12 +322,13 @@ def test_a_crashed_cohort_is_tried_again_and_loses_nothing() -> None:
     undisturbed = Sweep(study)
     undisturbed.run()
     sweep = Sweep(study)
-    sweep.crashes = {"g0-s0-0": 2}
+    sweep.crashes = {"c000-s0": 2}
     queue = sweep.run()
     assert queue.complete
     assert sweep.outcome() == undisturbed.outcome()
-    attempts = {trial.attempt for trial in queue.ledger.cohorts()["g0-s0-0"]}
-    assert attempts == {3}
+    company = [len(job.members) for job in sweep.jobs if "c000-s0" in job.members]
+    assert company[:3] == [3, 3, 1]  # the last attempt is made alone
+    assert queue.ledger.trial("c000-s0").attempt == 3
     assert sweep.disk.epochs_trained == undisturbed.disk.epochs_trained
 
 
@@ -276,19 +336,18 @@ def test_a_crashed_cohort_is_tried_again_and_loses_nothing() -> None:
     ("mute", "reason"),
     [(False, "failed 3 times: OSError: no disk"), (True, "failed 3 times: the worker died")],
 )
-def test_a_cohort_that_crashes_again_and_again_fails_and_the_others_go_on(
+def test_a_trial_that_crashes_its_cohort_again_and_again_fails_alone(
     mute: bool, reason: str
 ) -> None:
     sweep = Sweep(swept("random"))
-    sweep.crashes = {"g0-s0-0": 9}
-    sweep.mute = {"g0-s0-0"} if mute else set()
+    sweep.crashes = {"c000-s0": 9}
+    sweep.mute = {"c000-s0"} if mute else set()
     queue = sweep.run()
     assert queue.complete
-    crashed = queue.ledger.cohorts()["g0-s0-0"]
-    assert {(t.state, t.reason, t.value, t.attempt) for t in crashed} == {
-        ("failed", reason, None, 3)
-    }
-    others = [trial for trial in ended(queue) if trial.cohort != "g0-s0-0"]
+    crashed = queue.ledger.trial("c000-s0")
+    assert (crashed.state, crashed.reason) == ("failed", reason)
+    assert (crashed.value, crashed.attempt) == (None, 3)
+    others = [trial for trial in ended(queue) if trial.name != "c000-s0"]
     assert {trial.state for trial in others} <= {"done", "pruned"}
     assert queue.next() is None
     again = sweep.run()  # what has failed has ended: a later sweep does not try it for ever
@@ -298,19 +357,82 @@ def test_a_cohort_that_crashes_again_and_again_fails_and_the_others_go_on(
 
 def test_a_crash_does_not_stop_a_search_that_learns() -> None:
     sweep = Sweep(swept("tpe", undistilled=False))
-    sweep.crashes = {"g0-s0-0": 9, "g0-s1-0": 9}
+    sweep.crashes = {"c000-s0": 9, "c003-s1": 9}
     assert sweep.run().complete
 
 
 def test_crashes_are_counted_anew_by_each_sweep() -> None:
-    sweep = Sweep(swept("random"))
+    sweep = Sweep(swept("random", resources={"cohort": 8}))
     for number in range(4):
-        sweep.crashes = {"g0-s0-0": 1}
+        sweep.crashes = {"c000-s0": 1}
         with pytest.raises(Killed):
-            sweep.run(kill_at=60 if number == 0 else 12)
-        assert sweep.crashes == {"g0-s0-0": 0}
+            sweep.run(kill_at=60 if number == 0 else 25)
+        assert sweep.crashes == {"c000-s0": 0}
     assert sweep.run().complete
     assert {trial.state for trial in sweep.outcome()} <= {"done", "pruned"}
+
+
+@pytest.mark.parametrize(("cohort", "saved"), [(16, False), ("auto", True)])
+def test_out_of_memory_makes_cohorts_smaller_and_is_no_failure(
+    cohort: int | str, saved: bool
+) -> None:
+    wanted = Sweep(swept(rungs=True))
+    wanted.run()
+    sweep = Sweep(swept(rungs=True, resources={"cohort": cohort}))
+    sweep.fits = 2
+    queue = sweep.run()
+    assert sweep.outcome() == wanted.outcome()
+    assert [size.size for size in sweep.sizes] == [8, 4, 2]
+    assert sweep.sizes[-1].why == "memory ran out with 4 (OutOfMemoryError: full)"
+    assert sum(len(job.members) > 2 for job in sweep.jobs) == 2
+    assert (queue.ledger.cohort_size() == sweep.sizes[-1]) is saved
+
+
+def test_a_trial_that_does_not_fit_alone_fails_with_the_reason() -> None:
+    sweep = Sweep(swept(seeds=1, budget={"trials": 2, "epochs": EPOCHS}, undistilled=False))
+    sweep.fits = 0
+    assert sweep.run().complete
+    assert {(t.state, t.reason) for t in sweep.outcome()} == {
+        ("failed", "failed 3 times: OutOfMemoryError: full")
+    }
+
+
+def many(**sections: Any) -> Study:
+    """Returns a study of which 20 trials of a seed can train together."""
+    defaults = {"resources": {"cohort": "auto"}, "budget": {"trials": 40, "epochs": EPOCHS}}
+    return swept(undistilled=False, **(defaults | sections))
+
+
+def test_where_there_are_many_trials_the_size_is_measured_once() -> None:
+    sweep = Sweep(many())
+    assert sweep.run().complete
+    assert [job.measure for job in sweep.jobs] == [True] + [False] * (len(sweep.jobs) - 1)
+    (size,) = sweep.sizes
+    assert (size.size, size.why) == (20, "measured: 2.7x the trials per hour of one at a time")
+    assert [row.size for row in size.table] == [1, 2, 4, 8, 16, 20]
+    assert all(trial.attempt == 1 for trial in ended(sweep.run()))
+    sweep.study = many(budget={"trials": 80, "epochs": EPOCHS})
+    sweep.jobs.clear()
+    assert sweep.run().complete
+    assert sweep.jobs[0].measure  # more trials are there: that may change what is best
+
+
+def test_what_runs_out_of_memory_while_measuring_is_never_tried() -> None:
+    sweep = Sweep(many())
+    sweep.fits = 5
+    wanted = Sweep(many(resources={"cohort": 1}))
+    wanted.run()
+    assert sweep.run().complete
+    assert sweep.outcome() == wanted.outcome()
+    assert [size.size for size in sweep.sizes] == [4]
+    assert max(len(job.members) for job in sweep.jobs[1:]) == 4
+
+
+def test_few_trials_all_train_together_without_a_measurement() -> None:
+    sweep = Sweep(swept(resources={"cohort": "auto"}))
+    sweep.run()
+    assert not any(job.measure for job in sweep.jobs)
+    assert {len(job.members) for job in sweep.jobs} == {8}
 
 
 def test_what_is_refused_ends_the_sweep_and_keeps_the_record() -> None:
@@ -378,22 +500,63 @@ def test_who_listens_sees_every_trial_wait_run_and_end() -> None:
         assert lengths == sorted(lengths)
 
 
-def test_a_resumed_cohort_knows_the_members_that_have_ended() -> None:
-    study = swept("random", rungs=True)
+def test_a_trial_that_waits_at_a_rung_needs_no_worker_to_be_pruned() -> None:
+    study = swept("random", rungs=True, seeds=1, undistilled=False)
+    undisturbed = Sweep(study)
+    undisturbed.run()
     sweep = Sweep(study)
     queue = CohortQueue(Ledger(study, sweep.storage))
     job = queue.next()
     assert job is not None
-    assert job.ended == {}
-    training = sweep.disk.train(job, study, sweep.storage.clock)
-    for progress in training:
-        queue.report({"cohort": job.cohort, "progress": [vars(part) for part in progress]})
-        if any(part.status == "stopped" for part in progress):
-            break
-    again = CohortQueue(Ledger(study, sweep.storage)).next()
-    assert again is not None
-    assert again.cohort == job.cohort
-    assert len(again.members) == 1
-    assert {name: len(history) for name, history in again.ended.items()} == {
-        name: 2 for name in job.members if name not in again.members
+    assert len(job.members) < 4
+    for report in sweep.worker(job, sweep.storage.clock):
+        queue.report(report)
+    queue.finished(job.cohort)
+    assert all(len(queue.ledger.trial(name).history) == 2 for name in job.members)
+    again = CohortQueue(Ledger(study, sweep.storage))  # a new process
+    first = again.next()
+    assert first is not None
+    assert not set(first.members) & set(job.members)
+    sweep.run()
+    assert sweep.outcome() == undisturbed.outcome()
+
+
+@given(
+    kills=kills,
+    lanes=lanes,
+    seed=st.integers(0, 99),
+    cohort=st.sampled_from([1, 2, 3, 5, 16, "auto"]),
+    generation=st.integers(1, 7),
+    eta=st.integers(2, 3),
+    fits=st.sampled_from([1, 2, 3, 10**6]),
+    crashes=st.dictionaries(st.sampled_from(["c000-s0", "c004-s1"]), st.integers(1, 2)),
+)
+@settings(max_examples=80, deadline=None)
+def test_nothing_that_happens_to_machines_changes_a_result(
+    kills: list[int],
+    lanes: int,
+    seed: int,
+    cohort: int | str,
+    generation: int,
+    eta: int,
+    fits: int,
+    crashes: dict[str, int],
+) -> None:
+    sections: dict[str, Any] = {
+        "search": {"method": "random", "generation": generation},
+        "rungs": {"eta": eta, "first": 1},
     }
+    undisturbed = Sweep(swept(**sections))
+    undisturbed.run()
+    sweep = Sweep(swept(**sections, resources={"cohort": cohort}), lanes, Random(seed))
+    sweep.fits, sweep.crashes = fits, dict(crashes)
+    for kill_at in kills:
+        try:
+            sweep.run(kill_at)
+        except Killed:
+            continue
+        break
+    assert sweep.run().complete
+    assert sweep.outcome() == undisturbed.outcome()
+    largest = max((len(job.members) for job in sweep.jobs), default=0)
+    assert largest <= (cohort if isinstance(cohort, int) else 8)

@@ -28,7 +28,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert study.seed_list == (0,)
     assert study.rung_epochs == ()
     assert study.folder == Path("studies/small")
-    assert (study.cohort_size, study.generation_size) == (8, 8)
+    assert study.generation_size == 8
     assert (study.configurations, study.trials) == (8, 8)
     assert study.undistilled
 
@@ -45,7 +45,7 @@ def test_numbers_that_follow_from_the_file() -> None:
     assert study.seed_list == (3, 1)
     assert study.rung_epochs == (2, 6)  # 18 is the last epoch, no rung
     assert (study.configurations, study.trials) == (4, 8)
-    assert (study.cohort_size, study.generation_size) == (4, 3)
+    assert study.generation_size == 3
     assert study.folder == Path("elsewhere/small")
 
 

@@ -21,7 +21,8 @@ CHECK = Check(
     student_epochs=120,
     without_rungs=240,
     teacher_epochs=24,
-    cohorts=2,
+    cohort_size=2,
+    cohort_why="resources.cohort",
     generations=1,
     cpu_hours=2.5,
     refused=(),
@@ -53,10 +54,11 @@ def test_the_plan_says_it_all(tmp_path: Path) -> None:
         "student": "resnet20: 278,324 parameters, 41.0 M multiply-accumulates",
         "objective": "0.5 × cross-entropy + 1 × ldrld",
         "searched": "alpha, depth",
-        "search": "random, 2 configurations × 2 seeds = 4 trials + 2 undistilled",
-        "cohorts": "2 of up to 2 trials, in 1 generation(s)",
-        "epochs": "2 a trial; 120 of students in all (240 without rungs; rungs after epoch 1), "
-        "24 of the teacher's passes",
+        "search": "random, 2 configurations × 2 seeds = 4 trials + 2 undistilled, in 1 "
+        "generation(s)",
+        "cohorts": "up to 2 trials of a seed train together (resources.cohort)",
+        "epochs": "2 a trial; 120 of students in all (240 without rungs: after epoch 1 the best "
+        "1/2 of a generation's 8 go on, seed by seed), 24 of the teacher's passes",
         "workers": "1 per cohort, each with 1 CPU(s) and 0 GPU(s)",
         "expected": "150 min of one worker like this machine's CPU; divide by the cohorts that "
         "run at once",
@@ -110,7 +112,7 @@ def test_a_searched_weight_has_no_value_yet(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_not_said(tmp_path: Path) -> None:
     plan = rows(study_in(tmp_path, "undistilled=false"))
-    assert plan["search"].endswith("= 4 trials")
+    assert plan["search"].endswith("= 4 trials, in 1 generation(s)")
     assert "rungs" not in plan["epochs"]
     assert "refused" not in plan
 

@@ -139,8 +139,8 @@ def test_the_live_view_shows_cohorts_best_and_time_left(tmp_path: Path, clock: C
     assert first.configuration == second.configuration
     values = first.parameters
     assert rest == [
-        "  undistilled-s0: 1 student(s), epoch 1/2",
-        "  undistilled-s1: 1 student(s), epoch 0/2",
+        "  seed 0: 1 student(s), epoch 1/2",
+        "  seed 1: 1 student(s), epoch 0/2",
         "  best so far: 41.00% (95% interval 28.29 to 53.71, n = 2)",
         f"    alpha = {values['alpha']:.4g}, depth = {values['depth']}",
     ]
