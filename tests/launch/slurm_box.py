@@ -73,20 +73,31 @@ class Box:
         return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
 
-def install() -> None:
-    """Installs Slurm from Debian where it is not there."""
-    if not all(shutil.which(tool) for tool in ("slurmctld", "slurmd", "sbatch", "munged")):
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        apt = ["apt-get", "--quiet", "--yes"]
-        subprocess.run([*apt, "update"], env=quiet, check=True, capture_output=True)
-        wanted = [*apt, "install", "--no-install-recommends", "slurm-wlm", "munge"]
-        subprocess.run(wanted, env=quiet, check=True, capture_output=True)
+def why_not_here() -> str:
+    """Returns what keeps this machine from running a box, "" if nothing does.
+
+    Slurm is installed from Debian where it is not there.
+    """
+    if os.geteuid() != 0:
+        return "a Slurm of one machine needs root, for namespaces of its own"
+    if subprocess.run(["unshare", "--pid", "--fork", "--mount", "--net", "true"]).returncode:
+        return "a Slurm of one machine needs namespaces, and unshare cannot make them here"
+    if all(shutil.which(tool) for tool in ("slurmctld", "slurmd", "sbatch", "munged")):
+        return ""
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    apt = ["apt-get", "--quiet", "--yes"]
+    wanted = [*apt, "install", "--no-install-recommends", "slurm-wlm", "munge"]
+    try:
+        for command in ([*apt, "update"], wanted):
+            subprocess.run(command, env=quiet, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"a Slurm of one machine needs slurm-wlm and munge of Debian: {error}"
+    return ""
 
 
 @contextmanager
 def slurm_box(folder: Path, cpus: int) -> Iterator[Box]:
     """Yields a running box that keeps its files in a folder."""
-    install()
     key = folder / "munge.key"
     key.write_bytes(os.urandom(256))
     key.chmod(0o400)

@@ -15,7 +15,7 @@ from sweeps import study_file
 
 from kdscale.search import load_study, open_ledger
 
-from .slurm_box import Box, slurm_box
+from .slurm_box import Box, slurm_box, why_not_here
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +24,8 @@ KDSCALE = Path(sys.executable).parent / "kdscale"
 
 @pytest.fixture
 def box() -> Iterator[Box]:
+    if why := why_not_here():
+        pytest.skip(why)
     folder = Path(mkdtemp(prefix="box-"))  # munge wants a folder whose parents only root can write
     folder.chmod(0o755)
     try:
