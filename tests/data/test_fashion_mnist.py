@@ -69,6 +69,7 @@ def test_missing_files_say_what_to_install(tmp_path: Path) -> None:
         (gzip.compress(b"\0\0\x08\x03" + bytes([0, 0, 0, 2] * 3)), "must hold 8 bytes"),
         (gzip.compress(bytes(5000))[:-12], "must be a gzip file"),
     ],
+    ids=["not gzip", "no idx file", "short", "cut off"],
 )
 def test_damaged_files_are_named(root: Path, content: bytes, rule: str) -> None:
     (root / "train-images-idx3-ubyte.gz").write_bytes(content)
