@@ -204,8 +204,8 @@ def test_check_shows_the_plan_and_writes_nothing(run: Run, tmp_path: Path) -> No
     assert "study tiny, in studies/tiny" in text
     assert "icons100: 100 training and 1,225 validation images" in text
     assert "student resnet8 (width=4): " in text
-    assert "random, 2 configurations × 2 seeds = 4 trials cohorts" in text
-    assert "2 a trial; 6 of students in all (8 without rungs; rungs after epoch 1)" in text
+    assert "random, 2 configurations × 2 seeds = 4 trials" in text
+    assert "2 a trial; 6 of students in all (8 without rungs: after epoch 1 the best 1/2" in text
     assert files_in(tmp_path) == {Path("tiny.yaml")}
 
 

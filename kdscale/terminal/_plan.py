@@ -90,9 +90,10 @@ def _epochs(study: Study, check: Check) -> str:
     if study.rung_epochs:
         assert study.rungs is not None
         rungs = ", ".join(map(str, study.rung_epochs))
+        compared = min(study.generation_size, study.configurations)
         text += (
             f" ({check.without_rungs} without rungs: after epoch {rungs} the best "
-            f"1/{study.rungs.eta} of a generation's {study.generation_size} go on, seed by seed)"
+            f"1/{study.rungs.eta} of {compared} configurations go on, seed by seed)"
         )
     return f"{text}, {check.teacher_epochs} of the teacher's passes"
 

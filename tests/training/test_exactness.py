@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import pytest
 
 from kdscale.losses import TermConfig
 from kdscale.models import Network
-from kdscale.training import CachedTeacher, Cohort, Group, Member, Row, train_cohort
+from kdscale.training import CachedTeacher, Group, Member, train_cohort
 
 from .tasks import (
+    EPOCHS,
     TERMS,
     Outcome,
     assert_same,
@@ -40,6 +41,9 @@ TRIALS = {
 WATCHED = ("rsd", "crd")
 """The first and the last: all between them are pruned, one after an epoch, one after two, ..."""
 
+ENDS = {name: 1 + number % 2 for number, name in enumerate(TRIALS)} | dict.fromkeys(WATCHED, EPOCHS)
+"""The last epoch of each."""
+
 Source = Network | CachedTeacher
 
 
@@ -49,25 +53,19 @@ class Trained:
     files: dict[str, dict[str, Any]]
 
 
-def prune(histories: Mapping[str, Sequence[Row]], going: Collection[str]) -> dict[str, str]:
-    ends = {name: 1 + number % 2 for number, name in enumerate(TRIALS) if name not in WATCHED}
-    return {name: "worse" for name in going if len(histories[name]) >= ends.get(name, 99)}
-
-
-def cohort(folder: Path, size: int, *, backwards: bool = False) -> Cohort:
-    """Returns a cohort whose last trial is watched, and the first too if there are more."""
+def company(folder: Path, size: int) -> tuple[Member, ...]:
+    """Returns so many trials: the last one is watched, and the first too if there are more."""
     named = members(folder, *[*TRIALS][-size:] if size < len(TRIALS) else TRIALS)
-    trials = tuple(replace(member, terms=TRIALS[member.name]) for member in named)
-    return cohort_of(trials[::-1] if backwards else trials, stop=prune)
+    return tuple(replace(member, terms=TRIALS[member.name]) for member in named)
 
 
-def watched(trials: Sequence[Member]) -> list[Member]:
-    return [member for member in trials if member.name in WATCHED]
-
-
-def trained(cohort: Cohort, source: Source) -> Trained:
-    outcomes = follow(train_cohort(cohort, data(), source, Group()))
-    return Trained(outcomes, {m.name: files_of(m) for m in cohort.members})
+def trained(trials: Sequence[Member], source: Source) -> Trained:
+    """Trains a cohort epoch by epoch, each without those that were pruned after the last."""
+    outcomes: dict[str, Outcome] = {}
+    for until in range(1, EPOCHS + 1):
+        going = tuple(member for member in trials if ENDS[member.name] >= until)
+        outcomes |= follow(train_cohort(cohort_of(going, until=until), data(), source, Group()))
+    return Trained(outcomes, {member.name: files_of(member) for member in trials})
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +74,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     found = Trained({}, {})
     for name in WATCHED:
         [member] = members(tmp_path_factory.mktemp("alone"), name)
-        one = trained(cohort_of((replace(member, terms=TRIALS[name]),)), teacher())
+        one = trained([replace(member, terms=TRIALS[name])], teacher())
         found.outcomes |= one.outcomes
         found.files |= one.files
     return found
@@ -90,7 +88,7 @@ def cold(
     folder = tmp_path_factory.mktemp("cold")
     return (
         request.param,
-        trained(cohort(folder, request.param), behind(folder / "cache")),
+        trained(company(folder, request.param), behind(folder / "cache")),
         folder / "cache",
     )
 
@@ -120,7 +118,7 @@ def test_a_cold_cache(cold: tuple[int, Trained, Path], alone: Trained) -> None:
     assert_as_alone(got, alone, size)
     ends = Counter(outcome.status for outcome in got.outcomes.values())
     assert (
-        ends == {1: {"done": 1}, 2: {"done": 1, "stopped": 1}, 16: {"done": 2, "stopped": 14}}[size]
+        ends == {1: {"done": 1}, 2: {"done": 1, "running": 1}, 16: {"done": 2, "running": 14}}[size]
     )
 
 
@@ -134,7 +132,7 @@ def test_a_live_teacher_and_a_filled_cache(
         source = behind(cache, must_not_load)
     elif kind == "half evicted":
         source = without_half(cache, tmp_path / "cache")
-    got = trained(cohort(tmp_path, size), source)
+    got = trained(company(tmp_path, size), source)
     assert_as_alone(got, alone, size)
     assert got.outcomes == before.outcomes
     assert_same(got.files, before.files)
@@ -149,10 +147,10 @@ def test_resumed_in_another_order_with_another_teacher(
     size, before, cache = cold
     evicted = without_half(cache, tmp_path / "cache")
     first, second = (teacher() if kind == "live" else evicted for kind in kinds)
-    progress = train_cohort(cohort(tmp_path, size), data(), first, Group())
+    progress = train_cohort(cohort_of(company(tmp_path, size)), data(), first, Group())
     next(progress), next(progress)
     progress.close()
-    got = trained(cohort(tmp_path, size, backwards=True), second)
+    got = trained(company(tmp_path, size)[::-1], second)
     assert_as_alone(got, alone, size)
     assert got.outcomes == before.outcomes
     assert_same({name: got.files[name] for name in before.files}, before.files)
