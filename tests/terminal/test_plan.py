@@ -58,7 +58,7 @@ def test_the_plan_says_it_all(tmp_path: Path) -> None:
         "generation(s)",
         "cohorts": "up to 2 trials of a seed train together (resources.cohort)",
         "epochs": "2 a trial; 120 of students in all (240 without rungs: after epoch 1 the best "
-        "1/2 of a generation's 8 go on, seed by seed), 24 of the teacher's passes",
+        "1/2 of 2 configurations go on, seed by seed), 24 of the teacher's passes",
         "workers": "1 per cohort, each with 1 CPU(s) and 0 GPU(s)",
         "expected": "150 min of one worker like this machine's CPU; divide by the cohorts that "
         "run at once",
