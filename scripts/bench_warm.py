@@ -39,6 +39,7 @@ OVERRIDES = (
     "seeds=1",
     "undistilled=false",
     "resources.cohort=1",
+    "task.teacher.inference=folded",
 )
 DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
 
