@@ -158,7 +158,8 @@ class SweepView:
     def _time_left(self) -> str:
         trained = self._epochs() - self._epochs_before
         seconds = time.monotonic() - self._started
-        if trained <= 0:
+        running = sum(bool(trial.cohort) for trial in list(self._trials.values()))
+        if trained < max(1, running):  # an epoch of a whole cohort is told trial by trial
             return "time left: measuring"
         left = max(0, self._total - self._epochs()) * seconds / trained
         return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"
