@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,12 @@ from data.files import write_cifar
 from kdscale.errors import UserError
 from kdscale.records import TrialRecord
 from kdscale.search import Study, sweep
-from kdscale.search._sweep import _QUIET
 from kdscale.training import load_network, student_path
 
 from .here import Listener, numbers, swept_here
 from .studies import make_study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 TASK: dict[str, Any] = {
     "data": {"name": "icons100", "train_images": 300},
@@ -32,25 +29,6 @@ TASK: dict[str, Any] = {
     "recipe": {"lr": 0.1, "batch_size": 50},
 }
 VIT_ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """One Ray for all sweeps of this file: `sweep` joins the one that is there."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-    )
-    yield
-    ray.shutdown()
 
 
 def tiny_study(folder: Path, **sections: Any) -> Study:
