@@ -10,7 +10,7 @@ import gc
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -90,10 +90,12 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
 def measure_job(job: Job, place: Place, group: Group) -> Iterator[Measured]:
     """Yields what cohorts of the members cost, by ascending size; trains none of the trials.
 
+    The teacher is live: behind a cache the first size would pay for it, and the others nothing.
+
     Raises:
         UserError: If data, teacher or recipe cannot be used.
     """
-    yield from measure_cohorts(*_prepared(job, place, group), group)
+    yield from measure_cohorts(*_prepared(job, replace(place, cache=None), group), group)
 
 
 def _prepared(

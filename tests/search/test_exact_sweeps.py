@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from kdscale.search import Study
-from kdscale.training import content_hash, student_path
+from kdscale.search import Study, open_ledger
+from kdscale.search._cohort_job import Place, measure_job, threads
+from kdscale.search._queue import CohortQueue
+from kdscale.search._sweep import _prepare_teacher
+from kdscale.training import Group, content_hash, student_path
 
 from .here import numbers, swept_here
 from .studies import make_study
@@ -76,3 +79,16 @@ def test_a_cache_changes_nothing_filled_by_one_size_and_read_by_another(
 ) -> None:
     assert found(16, tmp_path / "cold", tmp_path / "cache") == alone
     assert found(3, tmp_path / "warm", tmp_path / "cache") == alone
+
+
+def test_every_size_is_measured_with_a_live_teacher(tmp_path: Path) -> None:
+    study = study_with("auto", tmp_path)
+    threads(study)
+    ledger = open_ledger(study, create=True)
+    teacher = _prepare_teacher(study, ledger, lambda progress: None)
+    job = CohortQueue(ledger).next()
+    assert job is not None
+    assert job.measure
+    place = Place(study, study.folder.absolute(), teacher, tmp_path / "cache")
+    assert [row.size for row in measure_job(job, place, Group())][:2] == [1, 2]
+    assert not (tmp_path / "cache").exists()  # no size finds there what another has computed
