@@ -73,6 +73,7 @@ def main() -> None:
             for name, found, peak in run_kdscale(n, setting, options.processes):
                 seconds[name, n].append(found)
                 memory[name, n].append(peak)
+        print("\n" + table(options, measured, seconds, memory) + "\n", file=sys.stderr)
     print(table(options, measured, seconds, memory))
     if "plain Ray Tune, torchdistill" not in solo:
         print("\ntorchdistill is not installed: its row is left out")
@@ -194,7 +195,7 @@ def table(
     lines = [
         f"{options.teacher} -> {options.student}, batch {BATCH_SIZE}, {options.steps} steps, "
         f"channels_last {options.channels_last}, {options.processes} process(es) of one thread, "
-        f"n = {options.rounds} rounds; parts of a step in ms: data {1e3 * data:.0f}, "
+        f"n = {len(measured)} rounds; parts of a step in ms: data {1e3 * data:.0f}, "
         f"teacher {1e3 * teacher:.0f}, student {1e3 * student:.0f}",
         "",
         "| engine | N | s / trial | images / s | of plain | of ideal | MiB | MiB / added student |",

@@ -121,12 +121,10 @@ class Header:
 
     Attributes:
         parts: The kept outputs; empty if this teacher's outputs must not be cached.
-        chunk: Images of the smallest pass whose rows have the bits of a whole batch's.
         static: What is the same for all images, by name.
     """
 
     parts: tuple[Part, ...]
-    chunk: int
     static: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -194,7 +192,6 @@ class TeacherCache:
         self.header = header
         content = {
             "parts": [asdict(part) for part in header.parts],
-            "chunk": header.chunk,
             "static": dict(header.static),
         }
         buffer = io.BytesIO()
@@ -299,7 +296,7 @@ class TeacherCache:
             Part(p["name"], tuple(p["shape"]), tuple(p["strides"]), p["type"])
             for p in saved["parts"]
         )
-        self.header = Header(parts, saved["chunk"], saved["static"])
+        self.header = Header(parts, saved["static"])
         self._start()
 
     def _start(self) -> None:

@@ -76,6 +76,10 @@ class Counts:
     kept: int = 0
 
 
+def _rounded_up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
 class _Described(Network):
     """Stands for a network of which only the shapes are asked."""
 
@@ -112,6 +116,8 @@ class Teaching:
         self._cache: TeacherCache | None = None
         self._header: Header | None = None
         self._static: dict[str, Tensor] = {}
+        self._first: tuple[Tensor, dict[str, Tensor]] | None = None
+        self._chunk = 0
         self._told = False
         if isinstance(teacher, CachedTeacher):
             self.shapes = self._known_shapes(teacher)
@@ -235,9 +241,13 @@ class Teaching:
         assert self._source is not None
         dtype = self._source.spec.dtype
         missing, present = torch.nonzero(~found)[:, 0], torch.nonzero(found)[:, 0]
-        rows = -(-len(missing) // header.chunk) * header.chunk
-        if rows >= len(images):
-            live = self._live_parts(images)
+        count = len(images)
+        rows = _rounded_up(len(missing), self._chunk or _SMALLEST_CHUNK)
+        if rows < count and not self._chunk:
+            self._chunk = self._smallest_pass(images)
+            rows = count  # for which the whole pass is at hand
+        if rows >= count:
+            live = self._whole(images)
             return {part.name: part.rounded(live[part.name], dtype) for part in header.parts}
         picked = torch.cat([missing, present[: rows - len(missing)]]).to(images.device)
         live = self._live_parts(self._arranged(images[picked]))
@@ -245,6 +255,11 @@ class Teaching:
             computed = part.rounded(live[part.name][: len(missing)], dtype)
             outputs[part.name][missing] = computed.cpu()
         return outputs
+
+    def _whole(self, images: Tensor) -> dict[str, Tensor]:
+        """Returns the live parts of a whole batch; the first one's are known already."""
+        first, self._first = self._first, None
+        return first[1] if first and first[0] is images else self._live_parts(images)
 
     def _opened(self, source: CachedTeacher, images: Tensor) -> TeacherCache:
         augmentation = Augmentation(self._data.augmentation, self._data.image_size)
@@ -261,7 +276,7 @@ class Teaching:
         if header is not None and header.parts:
             epoch_bytes = len(self._data.train) * entry_bytes(header.parts, source.spec.dtype)
             if epoch_bytes > source.spec.quota:
-                cache.header = Header((), 0)  # not even one epoch: writing it would only cost
+                cache.header = Header(())  # not even one epoch: writing it would only cost
             self._static = {name: part.to(images.device) for name, part in header.static.items()}
         return cache
 
@@ -290,32 +305,43 @@ class Teaching:
         """Returns what this teacher's entries are, after trying what their bits depend on.
 
         An entry was computed among other images than those that it is used with. That is sound
-        only if a row's bits do not depend on its place and its neighbours, so the batch is passed
-        in two other orders; and only whole batches are passed if a smaller pass has other bits.
+        only if a row's bits do not depend on its place and its neighbours, so one batch is passed
+        that holds each image of the second half twice and no other.
         A teacher whose rows do depend on that is not cached.
         """
         whole = self.live(images, self._kept)
         wanted = compressed(parts_of(whole), self._top_k)
+        half = torch.arange(len(images) // 2, len(images))
+        order = torch.cat([half.flip(0), half.roll(1)])[: len(images)]
+        if not self._agrees(images, wanted, order):
+            return Header(())
+        self._first = (images, wanted)
+        parts = tuple(Part.of(name, batch) for name, batch in wanted.items())
+        return Header(parts, static_of(whole))
+
+    def _smallest_pass(self, images: Tensor) -> int:
+        """Returns how many images a pass must have for its rows to have a whole batch's bits.
+
+        It is a quarter or a half of the batch, if all multiples of it do, or the whole.
+        """
+        wanted = self._whole(images)
+        self._first = (images, wanted)
         count = len(images)
-
-        def agrees(order: Tensor) -> bool:
-            rows = order.to(images.device)
-            got = self._live_parts(self._arranged(images[rows]))
-            return all(same_bits(got[name], wanted[name][rows]) for name in wanted)
-
         order = torch.arange(count)
-        if not (agrees(order.flip(0)) and agrees(order.roll(1))):
-            return Header((), 0)
         for split in (4, 2):
             chunk = count // split
             if count % split or chunk < _SMALLEST_CHUNK:
                 continue
-            if all(agrees(order[-size:]) for size in range(chunk, count, chunk)):
-                break
-        else:
-            chunk = count
-        parts = tuple(Part.of(name, batch) for name, batch in wanted.items())
-        return Header(parts, chunk, static_of(whole))
+            sizes = range(chunk, count, chunk)
+            if all(self._agrees(images, wanted, order[-size:]) for size in sizes):
+                return chunk
+        return count
+
+    def _agrees(self, images: Tensor, wanted: Mapping[str, Tensor], order: Tensor) -> bool:
+        """Returns whether a pass of the images in this order has the bits of the whole batch's."""
+        rows = order.to(images.device)
+        got = self._live_parts(self._arranged(images[rows]))
+        return all(same_bits(got[name], wanted[name][rows]) for name in wanted)
 
     def _live_parts(self, images: Tensor) -> dict[str, Tensor]:
         return compressed(parts_of(self.live(images, self._kept)), self._top_k)

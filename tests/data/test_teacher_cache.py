@@ -17,7 +17,7 @@ LOGITS = Part("logits", (100,), (100, 1), "float32")
 def cache(root: Path, key: str = "a", *, quota: int = 10**8, **how: Any) -> TeacherCache:
     made = TeacherCache(root, key, views=VIEWS, **({"dtype": "fp32", "quota_bytes": quota} | how))
     if made.header is None:
-        made.create(Header((LOGITS,), 16))
+        made.create(Header((LOGITS,)))
     return made
 
 
@@ -121,7 +121,7 @@ def test_a_full_quota_stores_no_more_and_deletes_nothing_of_its_own(tmp_path: Pa
 
 
 def test_a_lowered_quota_deletes_the_oldest_blocks(tmp_path: Path) -> None:
-    wide = Header((Part("map", (2**20,), (2**20, 1), "float32"),), 16)  # 4 MiB an entry
+    wide = Header((Part("map", (2**20,), (2**20, 1), "float32"),))  # 4 MiB an entry
 
     def opened(quota: int) -> TeacherCache:
         made = TeacherCache(tmp_path, "wide", views=18, dtype="fp32", quota_bytes=quota)

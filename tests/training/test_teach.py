@@ -130,7 +130,8 @@ def test_only_what_is_absent_is_computed_in_passes_of_a_sound_size(
     for file in cache_files(tmp_path):
         file.unlink()
     again = teaching(behind(tmp_path))
-    again.teach(torch.cat([images[known]] * 2)[:ROWS], *_twice(indices, codes, known), LOGITS)
+    for few in (torch.arange(ROWS) < 32, known):  # the second one tries which passes are sound
+        again.teach(torch.cat([images[few]] * 2)[:ROWS], *_twice(indices, codes, few), LOGITS)
     sizes: list[int] = []
     live = Teaching.live
 
