@@ -22,10 +22,11 @@ from typing import Any
 
 from kdscale.records import TrialRecord
 from kdscale.search import Study, load_study, open_ledger
+from kdscale.search._cluster import joined_cluster
 from kdscale.search._cohort_job import Job, Place, reports, threads, tune_job
 from kdscale.search._queue import CohortQueue
 from kdscale.search._resources import worker_bundle
-from kdscale.search._sweep import _prepare_teacher, _ray
+from kdscale.search._sweep import _prepare_teacher
 from kdscale.training import Group
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,7 +97,7 @@ def run(study: Study, trainable: Callable[[Place], Any], *, reuse: bool) -> list
     def note(trial: TrialRecord) -> None:
         words.setdefault(trial.name, []).append(time.perf_counter())
 
-    with _ray():
+    with joined_cluster():
         teacher = _prepare_teacher(study, ledger, lambda progress: None)
         queue = CohortQueue(ledger, on_change=note)
         words.clear()  # each trial was planned: what follows is its begin, and its workers' words

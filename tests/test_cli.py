@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from sweeps import PretendSweep, must_not_run, network, study_file
 
 from kdscale import __version__, cli
+from kdscale.cli import _app
 from kdscale.data import load_data
 from kdscale.errors import StudyFileError
 from kdscale.losses import METHODS, NOT_PUBLIC
@@ -61,7 +62,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     """Returns a function that runs ``kdscale`` with these words in an empty working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(cli.console, "width", 80)
+    monkeypatch.setattr(_app.console, "width", 80)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 

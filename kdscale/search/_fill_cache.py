@@ -19,11 +19,11 @@ from kdscale.errors import UserError
 from kdscale.models import Network, create_model
 from kdscale.outputs import Need
 from kdscale.search._cache_plan import cache_plan, teacher_needs
+from kdscale.search._cluster import joined_cluster
 from kdscale.search._cohort_job import default_device, threads
 from kdscale.search._form import settled_on_cluster
 from kdscale.search._resources import lanes, worker_bundle
 from kdscale.search._study import Study
-from kdscale.search._sweep import _ray
 from kdscale.training import (
     Group,
     Teaching,
@@ -90,7 +90,7 @@ def fill_cache(study: Study, *, all_views: bool = False) -> Iterator[Filled]:
             written.
     """
     task, pairs = prepared(study, all_views=all_views)
-    with _ray() as nodes:
+    with joined_cluster() as nodes:
         task = replace(task, study=settled_on_cluster(study, task.teacher, task.folder))
         alone = study.resources.model_copy(update={"workers": 1})
         yield from _filled(task, pairs, lanes(alone, nodes))

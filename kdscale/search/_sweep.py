@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import TrialRecord
+from kdscale.search._cluster import joined_cluster
 from kdscale.search._cohort_job import Place, tune_job
 from kdscale.search._cohort_size import CohortSize, resources_key
 from kdscale.search._form import settled_by_ledger
@@ -82,7 +78,7 @@ def sweep(study: Study, listener: Listener) -> Outcome:
         queue = CohortQueue(ledger, on_change=listener.on_change, on_size=listener.on_size)
         if queue.complete:
             return Outcome(ledger, trained=False, complete=True)
-        with _ray() as nodes:
+        with joined_cluster() as nodes:
             cohorts_at_once = lanes(study.resources, nodes)
             teacher = _prepare_teacher(study, ledger, listener.on_teacher)
             settled = settled_by_ledger(study, ledger, teacher)
@@ -173,65 +169,3 @@ def _anchored(study: Study) -> Study:
     """Returns the study with an absolute folder: a Ray worker has another working directory."""
     folder = study.storage.folder.absolute()
     return study.model_copy(update={"storage": study.storage.model_copy(update={"folder": folder})})
-
-
-@contextmanager
-def _ray() -> Iterator[list[dict[str, Any]]]:
-    """Joins the cluster of RAY_ADDRESS, or starts Ray here; yields the resources of its nodes."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    mine = not ray.is_initialized()
-    if mine:
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if "RAY_ADDRESS" not in os.environ:
-            # "local", because Ray would else join any cluster that it finds on this machine.
-            options |= {"address": "local", "include_dashboard": False}
-        try:
-            ray.init(**options, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
-        except ConnectionError as error:
-            raise UserError(
-                "RAY_ADDRESS: there must be a Ray cluster to join at "
-                f"{os.environ.get('RAY_ADDRESS')}, but: {str(error).splitlines()[0]} "
-                "(RAY_AUTH_MODE=token may be missing here: ray start asks for a token by default)"
-            ) from error
-    try:
-        with _sigterm_as_ctrl_c():  # after ray.init, which takes SIGTERM for itself
-            yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    finally:
-        if mine:
-            ray.shutdown()
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Makes SIGTERM, with which Ray jobs, Slurm and Kubernetes stop a sweep, a Ctrl-C.
-
-    In a Ray job SIGINT is blocked, so it is let through first.
-    """
-
-    def interrupt(*_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.raise_signal(signal.SIGINT)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    # CSV, JSON and TensorBoard files of each trial: the study and MLflow hold their content.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-"""Ray's settings for a calm terminal and a driver that does not grow."""

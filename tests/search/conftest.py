@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from kdscale.search._sweep import _QUIET
+from kdscale.search._cluster import QUIET
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """One Ray for all sweeps of a file: `sweep` joins the one that is there."""
-    for name, value in _QUIET.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     import ray
 

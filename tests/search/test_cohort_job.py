@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kdscale.errors import UserError
-from kdscale.search._sweep import _ray
+from kdscale.search._cluster import joined_cluster
 
 
 def test_a_cluster_that_cannot_be_joined_is_the_users_to_mend(
@@ -17,5 +17,5 @@ def test_a_cluster_that_cannot_be_joined_is_the_users_to_mend(
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     wanted = r"RAY_ADDRESS: .* at 10\.0\.0\.1:6379, but: Failed to connect .* \(RAY_AUTH_MODE=token"
-    with pytest.raises(UserError, match=wanted), _ray():
+    with pytest.raises(UserError, match=wanted), joined_cluster():
         pass

@@ -1,0 +1,112 @@
+"""What all commands share: the application, the consoles, and how a study is given."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from kdscale import __version__
+from kdscale.errors import UserError
+
+if TYPE_CHECKING:  # importing torch takes seconds: each command imports what it needs
+    from kdscale.analysis import ReportPaths
+    from kdscale.records import StudyRecord
+    from kdscale.search import Study
+    from kdscale.training import Progress
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Search the loss weights of knowledge distillation, and know whether the difference "
+    "is real.",
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+StudyPath = Annotated[Path, typer.Argument(help="A study file, or the folder of a study.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Overrides such as [bold]alpha=interval(0,14)[/] or [bold]budget.trials=20[/]."
+    ),
+]
+
+_BAD_INPUT = 2
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Takes what comes before the command."""
+
+
+def main() -> None:
+    """Runs the command line; a user's error is one plain message and exit code 2."""
+    try:
+        app(prog_name="kdscale")
+    except UserError as error:
+        errors.print(f"[red]error[/] {escape(str(error))}")
+        sys.exit(_BAD_INPUT)
+
+
+def load_study(path: Path, overrides: list[str] | None) -> Study:
+    from kdscale.workflow import load
+
+    return load(path, overrides or [])
+
+
+@contextmanager
+def resumable(command: str) -> Iterator[None]:
+    """Ends on Ctrl-C, and says the command that continues."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_plain(f"\nstopped; everything so far is kept. To continue:\n  {command}")
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def print_plain(text: str) -> None:
+    """Prints a text as it is: no line breaks in paths and commands, which people copy."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def print_epochs(progress: Progress, epochs: int) -> None:
+    for row in progress.rows:
+        console.print(
+            f"epoch {row['epoch']:>3g}/{epochs}  lr {row['lr']:.4f}  "
+            f"train loss {row['train_loss']:.3f}  validation {row['val_accuracy']:.2f}%"
+        )
+
+
+def show_report(record: StudyRecord, paths: ReportPaths) -> None:
+    from kdscale.analysis import headline
+
+    for statement in headline(record):
+        console.print(escape(statement.text))
+    print_plain(f"report: {paths.html}")
+
+
+def command_line(name: str, study: Path, overrides: list[str] | None, *options: str) -> str:
+    return shlex.join(["kdscale", name, str(study), *(overrides or ()), *options])
