@@ -37,7 +37,7 @@ from pathlib import Path
 
 import torch
 from cohort_bench.ideal import Parts, parts
-from cohort_bench.setting import BATCH_SIZE, Setting, save_teacher, study_file
+from cohort_bench.setting import BATCH_SIZE, Setting, save_images, save_teacher, study_file
 
 from kdscale.training import TeacherSpec
 
@@ -51,7 +51,13 @@ COHORTS = "kdscale cohorts, live teacher"
 
 def main() -> None:
     options = arguments()
-    setting = Setting.of(options)
+    with tempfile.TemporaryDirectory() as images:
+        save_images(options.steps, Path(images))
+        measure(options, Setting.of(options, Path(images)))
+
+
+def measure(options: argparse.Namespace, setting: Setting) -> None:
+    """Lets the engines take turns, and prints the table after each round."""
     solo = {OWN: "own", "plain Ray Tune, mdistiller's step (ours)": "mdistiller"}
     if importlib.util.find_spec("torchdistill"):
         solo["plain Ray Tune, torchdistill"] = "torchdistill"
@@ -73,8 +79,7 @@ def main() -> None:
             for name, found, peak in run_kdscale(n, setting, options.processes):
                 seconds[name, n].append(found)
                 memory[name, n].append(peak)
-        print("\n" + table(options, measured, seconds, memory) + "\n", file=sys.stderr)
-    print(table(options, measured, seconds, memory))
+        print(f"\n{table(options, measured, seconds, memory)}\n", flush=True)
     if "plain Ray Tune, torchdistill" not in solo:
         print("\ntorchdistill is not installed: its row is left out")
     if not HAS_CACHE:

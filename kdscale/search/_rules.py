@@ -22,6 +22,7 @@ from kdscale.search._sections import (
 from kdscale.search._yaml import Keys, flow
 from kdscale.training import SEARCHABLE_RECIPE_FIELDS, ObjectiveSpec, RecipeSpec, TaskSpec
 
+_OF_LEVELS = ("grid", "oat")
 _MODEL_BASED = ("tpe", "gp", "cmaes")
 _STUDY_FIELDS = ("budget.trials", "budget.epochs", "search.method", "resources.workers", "seeds")
 
@@ -148,7 +149,7 @@ def _parameters_suit_the_method(
 ) -> Iterator[Violation]:
     for axis in _sound_axes(parameters, objective):
         keys: Keys = ("parameters", axis.name)
-        if search.method in DESIGNS and axis.count is None:
+        if search.method in _OF_LEVELS and axis.count is None:
             rule = f"must have values or a step q with search.method: {search.method}"
             yield Violation(keys, rule, f"for example q: {(axis.high - axis.low) / 4:g}")
         if search.method == "cmaes" and axis.parameter.values is not None:
@@ -213,10 +214,14 @@ def _trials_fit_the_design(
     all_parameters: dict[str, Parameter],
     objective: ObjectiveSpec,
 ) -> Iterator[Violation]:
-    axes = [axis for axis in _sound_axes(all_parameters, objective) if axis.count is not None]
+    ranges = search.method not in _OF_LEVELS
+    sound = _sound_axes(all_parameters, objective)
+    axes = [axis for axis in sound if ranges or axis.count is not None]
     whole = len(axes) == len(_searched(all_parameters))
     if budget.trials is None or search.method not in DESIGNS or not whole:
         return  # without a sound design it has no size
+    if search.baseline is not None and any(axis.name not in search.baseline for axis in axes):
+        return
     size = design_size(search, axes)
     count = seeds if isinstance(seeds, int) else len(seeds)
     if budget.trials != size * count:

@@ -20,9 +20,12 @@ Seed = Annotated[int, Field(ge=0)]
 class SearchSpec(Spec):
     """How configurations are chosen."""
 
-    method: Literal["grid", "random", "qmc", "tpe", "gp", "cmaes", "oat"] = "tpe"
-    """grid: all combinations; random; qmc: scrambled Sobol points; tpe, gp, cmaes: Optuna's
-    model-based samplers; oat: one parameter at a time around ``baseline``."""
+    method: Literal["grid", "factorial", "oat", "random", "sobol", "lhs", "tpe", "gp", "cmaes"] = (
+        "tpe"
+    )
+    """grid: all combinations; factorial: all combinations of the ends of ranges and of listed
+    values; oat: one parameter at a time around ``baseline``; random; sobol: scrambled Sobol points;
+    lhs: a Latin hypercube a generation; tpe, gp, cmaes: Optuna's model-based samplers."""
 
     seed: int = Field(0, ge=0)
     """Seed of the search itself, not of the training."""

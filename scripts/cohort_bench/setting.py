@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
-from kdscale.data import Icons100Spec, TaskData, load_data
+from kdscale.data import Icons100Spec, ImageFolderSpec, TaskData, load_data
 from kdscale.models import Network, create_model
 
 BATCH_SIZE = 64
+IMAGE_SIZE = 32
 SEED = 0
 RECIPE = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
 
@@ -27,21 +29,25 @@ class Setting:
         student: The student's name in the zoo.
         steps: Steps of a trial, one epoch.
         channels_last: Whether kdscale's loop (cohorts and K = 1) uses this memory format.
+        images: Folder of the images, see `save_images`.
     """
 
     teacher: str
     student: str
     steps: int
     channels_last: bool
+    images: str
 
     @staticmethod
-    def of(options: argparse.Namespace) -> Setting:
+    def of(options: argparse.Namespace, images: Path) -> Setting:
         """Returns the setting that the command line asks for."""
-        return Setting(options.teacher, options.student, options.steps, options.channels_last)
+        return Setting(
+            options.teacher, options.student, options.steps, options.channels_last, str(images)
+        )
 
     def data(self) -> TaskData:
-        """Returns icons100 with as many training images as the steps take."""
-        return load_data(Icons100Spec(train_images=self.steps * BATCH_SIZE))
+        """Returns the images that `save_images` wrote."""
+        return load_data(ImageFolderSpec(root=Path(self.images), image_size=IMAGE_SIZE))
 
     def teacher_network(self, data: TaskData) -> Network:
         """Returns the teacher in eval mode, with weights of its initialisation."""
@@ -53,6 +59,26 @@ class Setting:
         """Returns a student."""
         size = data.image_size
         return create_model(self.student, data.num_classes, image_size=size, seed=SEED)
+
+
+def save_images(steps: int, folder: Path) -> None:
+    """Writes icons100 with as many training images as the steps take, and few to evaluate with.
+
+    No engine's seconds hold the evaluation, but the person who runs the benchmark waits for it.
+    """
+    data = load_data(Icons100Spec(train_images=steps * BATCH_SIZE))
+    first = {int(label): index for index, label in enumerate(data.validation.labels)}
+    for split, name, indices in (
+        (data.train, "train", range(len(data.train))),
+        (data.validation, "validation", first.values()),
+        (data.validation, "test", first.values()),
+    ):
+        for index in indices:
+            image = split.gather(torch.tensor([index]))[0].permute(1, 2, 0).numpy()
+            label = f"{int(split.labels[index]):02d}"
+            path = folder / name / label / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
 
 
 def configuration(number: int) -> dict[str, Any]:
@@ -70,7 +96,7 @@ def study_file(setting: Setting, trials: int, cohort: int, folder: Path) -> str:
     """Returns a study of so many trials as YAML, its teacher's weights already in the folder."""
     return f"""name: bench
 task:
-  data: {{name: icons100, train_images: {setting.steps * BATCH_SIZE}}}
+  data: {{name: image_folder, root: {setting.images}, image_size: {IMAGE_SIZE}}}
   teacher: {{model: {setting.teacher}, weights: {teacher_file(folder)}}}
   student: {{model: {setting.student}}}
   recipe:

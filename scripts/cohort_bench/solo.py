@@ -6,7 +6,8 @@ does: one masked softmax over all classes for every pair of ranks. mdistiller is
 can be installed: its step (a distiller module that holds teacher and student and returns logits
 and a dict of losses, summed) is written here after its code.
 
-    python -m cohort_bench.solo ENGINE TRIALS TEACHER STUDENT STEPS CHANNELS_LAST PROCESSES FOLDER
+    python -m cohort_bench.solo ENGINE TRIALS TEACHER STUDENT STEPS CHANNELS_LAST IMAGES PROCESSES \
+        FOLDER
 """
 
 from __future__ import annotations
@@ -225,8 +226,8 @@ def seconds_of_trials(
 
 
 def main() -> None:
-    engine, trials, teacher, student, steps, channels_last, processes, folder = sys.argv[1:]
-    setting = Setting(teacher, student, int(steps), channels_last == "True")
+    engine, trials, teacher, student, steps, channels_last, images, processes, folder = sys.argv[1:]
+    setting = Setting(teacher, student, int(steps), channels_last == "True", images)
     seconds = seconds_of_trials(engine, int(trials), setting, int(processes), Path(folder))
     print("seconds", json.dumps(list(seconds)), flush=True)
 

@@ -40,7 +40,12 @@ EXPECTED: dict[str, Expected] = {
         (6, "task.recipe.optimizer", "must be sgd or adamw", 'did you mean "sgd"?'),
         (9, "objective.methods.0.method", "must be a known method", 'did you mean "ldrld"?'),
         (11, "parameters.alpha.distribution", "must be uniform", 'did you mean "uniform"?'),
-        (12, "search.method", "must be grid, random, qmc, tpe, gp, cmaes or oat", ""),
+        (
+            12,
+            "search.method",
+            "must be grid, factorial, oat, random, sobol, lhs, tpe, gp or cmaes",
+            "",
+        ),
         (13, "metric.name", "must be val_accuracy", 'did you mean "val_accuracy"?'),
     ],
     "parameter_names": [

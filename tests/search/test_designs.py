@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import qmc
 
 from kdscale.search import Study, designed_configuration
+from kdscale.search._designs import SPACE_FILLING
 
 from .studies import make_study
 
@@ -97,7 +98,41 @@ def test_oat_is_the_layout_of_a_sensitivity_table() -> None:
     assert study.trials == 5
 
 
-@pytest.mark.parametrize("method", ["random", "qmc"])
+def test_a_factorial_crosses_the_ends_of_ranges_with_all_listed_values() -> None:
+    space = {
+        "alpha": {"min": 2, "max": 14},
+        "depth": {"min": 3, "max": 7, "q": 2},
+        "temperature": {"values": [1, 2, 4]},
+    }
+    centre = {"alpha": 8, "depth": 5, "temperature": 2}
+    corners = list(itertools.product((2.0, 14.0), (3, 7), (1.0, 2.0, 4.0)))
+    search = {"method": "factorial"}
+    plain = make_study(parameters=space, search=search, budget={"epochs": 4})
+    assert [tuple(point.values()) for point in all_configurations(plain)] == corners
+    for baseline in (centre, {"alpha": 14, "depth": 3, "temperature": 4}):
+        study = make_study(
+            parameters=space, search={**search, "baseline": baseline}, budget={"epochs": 4}
+        )
+        first = tuple(map(float, baseline.values()))
+        found = [tuple(map(float, point.values())) for point in all_configurations(study)]
+        assert found == [first, *(corner for corner in corners if corner != first)]
+
+
+def test_each_generation_of_lhs_is_a_latin_hypercube() -> None:
+    space = {"alpha": {"min": 0, "max": 1}, "beta": {"min": 0, "max": 1}}
+    study = make_study(
+        parameters=space,
+        search={"method": "lhs", "generation": 6},
+        budget={"trials": 18, "epochs": 4},
+    )
+    points = np.array([list(point.values()) for point in all_configurations(study)], dtype=float)
+    for block in points.reshape(3, 6, 2):
+        np.testing.assert_array_equal(
+            np.sort(np.floor(6 * block), axis=0), [[n, n] for n in range(6)]
+        )
+
+
+@pytest.mark.parametrize("method", SPACE_FILLING)
 @given(seed=st.integers(0, 2**32), number=st.integers(0, 300))
 @settings(max_examples=40, deadline=None)
 def test_drawn_configurations_lie_in_the_space(method: str, seed: int, number: int) -> None:
@@ -113,7 +148,7 @@ def test_drawn_configurations_lie_in_the_space(method: str, seed: int, number: i
     assert type(configuration["temperature"]) is float
 
 
-@pytest.mark.parametrize("method", ["random", "qmc"])
+@pytest.mark.parametrize("method", SPACE_FILLING)
 def test_a_configuration_depends_on_seed_and_number_alone(method: str) -> None:
     few, many = drawn(method, 5, 4), drawn(method, 5, 64)
     first = [designed_configuration(few, number) for number in range(4)]
@@ -122,7 +157,7 @@ def test_a_configuration_depends_on_seed_and_number_alone(method: str) -> None:
     assert len({str(configuration) for configuration in first}) == 4
 
 
-@pytest.mark.parametrize("method", ["random", "qmc"])
+@pytest.mark.parametrize("method", SPACE_FILLING)
 def test_a_baseline_comes_first_and_moves_the_others_by_one(method: str) -> None:
     study = drawn(method, baseline=BASELINE)
     plain = drawn(method)
@@ -131,15 +166,15 @@ def test_a_baseline_comes_first_and_moves_the_others_by_one(method: str) -> None
         assert designed_configuration(study, number + 1) == designed_configuration(plain, number)
 
 
-def test_qmc_is_scipys_scrambled_sobol_sequence() -> None:
+def test_sobol_is_scipys_scrambled_sobol_sequence() -> None:
     space = {"alpha": {"min": 0, "max": 1}, "beta": {"min": 0, "max": 1}}
-    study = make_study(parameters=space, search={"method": "qmc", "seed": 3})
+    study = make_study(parameters=space, search={"method": "sobol", "seed": 3})
     points = [list(designed_configuration(study, number).values()) for number in range(8)]
     np.testing.assert_array_equal(points, qmc.Sobol(2, scramble=True, rng=3).random(8))
 
 
 def test_logarithmic_draws_are_even_in_the_logarithm() -> None:
-    study = drawn("qmc")
+    study = drawn("sobol")
     betas = [float(designed_configuration(study, number)["beta"]) for number in range(64)]
     middle = (0.025 * 8.5) ** 0.5
     assert sum(beta < middle for beta in betas) == 32

@@ -38,7 +38,7 @@ def ended(queue: CohortQueue) -> list[TrialRecord]:
     return [trial for trial in trials if trial.state in ENDED]
 
 
-@pytest.mark.parametrize("method", ["random", "qmc", "tpe", "gp"])
+@pytest.mark.parametrize("method", ["random", "sobol", "tpe", "gp"])
 @pytest.mark.parametrize("rungs", [False, True])
 def test_every_planned_trial_ends_exactly_once(method: str, rungs: bool) -> None:
     study = swept(method, rungs=rungs)

@@ -243,7 +243,7 @@ def studies(draw: st.DrawFn) -> dict[str, Any]:
         parameters={"ldrld.temperature": {"min": 1, "max": 4}, **spelled},
         search={
             "method": draw(
-                st.sampled_from(["random", "qmc", "tpe", "gp"] if searched else ["tpe"])
+                st.sampled_from(["random", "sobol", "tpe", "gp"] if searched else ["tpe"])
             ),
             "seed": draw(st.integers(0, 2**40)),
         },
