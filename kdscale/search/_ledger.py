@@ -77,6 +77,8 @@ class Ledger:
         self._ids = {
             control: open_study(storage, study, control=control) for control in (False, True)
         }
+        self._parameters = tuple(axis.name for axis in study.axes)
+        self._counts = {False: 0, True: 0}
         self._trial_ids: dict[str, int] = {}
         self._trials: dict[str, TrialRecord] = {}
         self._saved_epochs: dict[str, int] = {}
@@ -139,8 +141,10 @@ class Ledger:
             user_attrs=attributes,
             system_attrs=dict(proposal.memory),
         )
-        trial_id = self._storage.create_new_trial(self._ids[control], template)
-        return self._learn(self._storage.get_trial(trial_id), control=control)
+        # As the storage numbers it; what it has just been given need not be read back.
+        template.number = self._counts[control]
+        template._trial_id = self._storage.create_new_trial(self._ids[control], template)
+        return self._learn(template, control=control)
 
     def guard(self, guard: Guard | None, lost_at: str = "") -> None:
         """Takes what keeps this process from writing once another one has become the writer.
@@ -365,9 +369,7 @@ class Ledger:
             number=frozen.number,
             configuration=None if control else attributes["configuration"],
             seed=attributes["seed"],
-            parameters={name: frozen.params[name] for name in self.study.distributions()}
-            if not control
-            else {},
+            parameters={} if control else {name: frozen.params[name] for name in self._parameters},
             state=state,
             value=trial_value(self.study.metric, history) if state != "failed" else None,
             history=history,
@@ -380,6 +382,7 @@ class Ledger:
             train_seconds=attributes.get("train_seconds", 0.0),
             student=attributes.get("student"),
         )
+        self._counts[control] = max(self._counts[control], trial.number + 1)
         self._trials[trial.name] = trial
         self._trial_ids[trial.name] = frozen._trial_id
         if trial.configuration is not None and frozen.system_attrs:

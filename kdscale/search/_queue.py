@@ -90,6 +90,7 @@ class CohortQueue:
         """Searched trials that are planned and have not ended."""
         self._controls_left: set[str] = set()
         self._seconds = {t.name: t.train_seconds for t in (*ledger.trials, *ledger.controls)}
+        self._all_seconds = sum(self._seconds.values())
         self._handed_out = 0
         self._planned = 0
         """Generations that are planned."""
@@ -221,7 +222,7 @@ class CohortQueue:
             return False
         # A trial's seconds are its share of its cohort's, so their sum is the cohorts' time.
         workers = study.resources.workers * (study.resources.gpus_per_worker or 1.0)
-        return sum(self._seconds.values()) * workers >= hours * _SECONDS_AN_HOUR
+        return self._all_seconds * workers >= hours * _SECONDS_AN_HOUR
 
     def _cohort(self) -> Job:
         """Takes the next cohort out of those that wait."""
@@ -260,7 +261,7 @@ class CohortQueue:
         """Lets a trial wait for its next cohort, unless it has ended or waits for its group."""
         group = self._groups.get(trial.group)
         epoch = len(trial.history)
-        if trial.has_ended or trial.name in self._busy | self._settled:
+        if trial.has_ended or trial.name in self._busy or trial.name in self._settled:
             return
         if group is not None and epoch >= group.limit:
             return
@@ -274,6 +275,7 @@ class CohortQueue:
 
     def _change(self, trial: TrialRecord) -> None:
         """Takes a trial that has changed, and what that means for the others of its group."""
+        self._all_seconds += trial.train_seconds - self._seconds.get(trial.name, 0.0)
         self._seconds[trial.name] = trial.train_seconds
         if trial.has_ended:
             self._left.discard(trial.name)
