@@ -12,10 +12,51 @@ Value = float | int | str | bool
 
 TrialState = Literal["waiting", "running", "done", "pruned", "failed"]
 
+AttemptReason = Literal[
+    "done",
+    "pruned",
+    "diverged",
+    "bad configuration",
+    "out of memory",
+    "worker crash",
+    "preempted",
+    "node lost",
+    "driver lost",
+    "user stop",
+]
+"""Why an attempt ended. The first four end the trial; after the others it is tried again."""
+
 
 def trial_name(configuration: int | None, seed: int) -> str:
     """Returns a trial's name: ``c003-s1``, or ``undistilled-s1`` for a control trial."""
     return f"undistilled-s{seed}" if configuration is None else f"c{configuration:03d}-s{seed}"
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One execution of a trial, over all legs from rung to rung until something ended it.
+
+    Attributes:
+        number: Counted from 1 in the trial.
+        start: When it began, UTC in ISO 8601.
+        after_epoch: Epochs that earlier attempts had trained and recorded.
+        nodes: Where it ran, in order: host name and address, such as ``gpu-3 (10.0.0.7)``. Of a
+            cohort of several workers the first one's node.
+        end: When it ended, UTC in ISO 8601; empty while it goes on. Of a lost driver's attempt the
+            last sign of life, if there was one.
+        epoch: Epochs that were trained and recorded when it ended.
+        reason: Why it ended; empty while it goes on.
+        detail: The same in a line: of a divergence the epoch and the term, of a crash the error.
+    """
+
+    number: int
+    start: str
+    after_epoch: int = 0
+    nodes: tuple[str, ...] = ()
+    end: str = ""
+    epoch: int = 0
+    reason: AttemptReason | Literal[""] = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +78,8 @@ class TrialRecord:
             seed, such as ``g0-s0``; empty for a control trial.
         reason: Why the trial ended as it did ("rung at epoch 4", "diverged at epoch 3 (ldrld)").
         attempt: How many executions the trial has had, 1 for the first; 0 before it started.
+        attempts: Those executions, first to last; the earliest are missing if an earlier version
+            ran them.
         train_seconds: Seconds spent on the trial's own training steps, summed over attempts.
         student: Path of the trained student's weights, relative to the study folder, or None.
         cohort: Name of the cohort that trains it at this moment; empty if none does, and in what
@@ -53,6 +96,7 @@ class TrialRecord:
     group: str = ""
     reason: str = ""
     attempt: int = 0
+    attempts: tuple[AttemptRecord, ...] = ()
     train_seconds: float = 0.0
     student: str | None = None
     cohort: str = ""

@@ -6,7 +6,8 @@ from kdscale.search._designs import designed_configuration
 from kdscale.search._estimate_cost import Check, check
 from kdscale.search._fill_cache import Filled, fill_cache
 from kdscale.search._fresh import delete_study, what_fresh_deletes
-from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
+from kdscale.search._lease import sweep_lock
+from kdscale.search._ledger import Ledger, open_ledger
 from kdscale.search._plan import cost
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher

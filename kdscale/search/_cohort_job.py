@@ -160,7 +160,8 @@ def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
 def told_of(error: BaseException) -> Report:
     """Returns what the driver is told of an error."""
     if out_of_memory(error):
-        return {"crashed": f"{type(error).__name__}: {error}".splitlines()[0], "memory": True}
+        detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        return {"crashed": detail, "reason": "out of memory"}
     if isinstance(error, UserError):
         return {"refused": str(error)}
     return {"crashed": "".join(traceback.format_exception(error, limit=-3))}

@@ -96,7 +96,7 @@ def resources_key(study: Study, nodes: Sequence[Mapping[str, float]]) -> str:
     kept = sorted(
         sorted((name, amount) for name, amount in node.items() if _is_kind(name)) for node in nodes
     )
-    asked = study.resources.model_dump(exclude={"cohort"})
+    asked = study.resources.model_dump(exclude={"cohort", "max_failures"})
     return json.dumps([asked, kept, most_together(study)])
 
 

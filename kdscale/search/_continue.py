@@ -14,6 +14,7 @@ _MAY_CHANGE = (
     "resources.cpus_per_worker",
     "resources.gpus_per_worker",
     "resources.cohort",
+    "resources.max_failures",
     # Paths differ between machines. The teacher itself is compared by content hash.
     "task.data.root",
     "task.teacher.weights",

@@ -20,9 +20,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdscale.errors import UserError
 from kdscale.search._cohort_job import Job, Place, reports, threads
+from kdscale.search._deaths import cause_of, worst_reason
 from kdscale.search._mailbox import Mailbox, Report
 from kdscale.search._resources import worker_bundle
-from kdscale.training import Group, out_of_memory
+from kdscale.training import Group
 
 _FAREWELL_SECONDS = 10.0
 
@@ -123,15 +124,15 @@ class _Failures(ray.train.UserCallback):  # type: ignore[misc]  # Ray has no typ
 
 def told_of_workers(failures: Mapping[int, Exception]) -> Report:
     """Returns what the driver is told when workers have raised, from Ray's error of each."""
-    last_lines = []
-    memory = False
-    for rank, failure in sorted(failures.items()):
-        cause = getattr(failure, "_base_exc", failure)  # Ray wraps what our code has raised
+    causes = {rank: cause_of(failure) for rank, failure in sorted(failures.items())}
+    for cause in causes.values():
         if isinstance(cause, UserError):
             return {"refused": str(cause)}
-        memory = memory or out_of_memory(cause)
-        last_lines.append(f"worker {rank}: {type(cause).__name__}: {cause}".splitlines()[0])
-    return {"crashed": "; ".join(last_lines), "memory": memory}
+    last_lines = [
+        f"worker {rank}: {type(cause).__name__}: {cause}".splitlines()[0]
+        for rank, cause in causes.items()
+    ]
+    return {"crashed": "; ".join(last_lines), "reason": worst_reason(causes.values())}
 
 
 def _work(config: Mapping[str, Any]) -> None:

@@ -1,17 +1,18 @@
 """The durable record of a study: Optuna's storage, and nothing beside it.
 
 Every trial is an Optuna trial from the moment it is planned. Creating one with all of its
-attributes and adding an epoch are single transactions, and of what ends one the state is written
-last, so a crash at any point leaves a record that the next sweep continues. A trial that waits at a
-rung has all of its metrics here, since no worker may ever tell them again. One process writes at a
-time: a lock sees to it.
+attributes is a single transaction, and so is all that a cohort's report changes; of what ends a
+trial the state is written last. So a crash at any point leaves a record that the next sweep
+continues. A trial that waits at a rung has all of its metrics here, since no worker may ever tell
+them again. One process writes at a time: a lock and a lease see to it.
+
+An attempt is written when it begins and when it ends. One without an end, in a study that no sweep
+holds, is its driver's that was lost; the trial's next attempt says so.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,12 +26,21 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from kdscale.errors import UserError
 from kdscale.records import (
+    AttemptReason,
     FinalEvaluation,
     FinalScores,
     StudyRecord,
     TrialRecord,
 )
 from kdscale.records import TrialState as RecordState
+from kdscale.search._attempts import (
+    begun,
+    ended,
+    from_text,
+    reason_of_end,
+    seen_on,
+    to_text,
+)
 from kdscale.search._cohort_size import CohortSize
 from kdscale.search._plan import CONTROL, PlannedTrial, rung_group
 from kdscale.search._propose import Proposal
@@ -43,6 +53,7 @@ from kdscale.search._storage import (
 )
 from kdscale.search._study import Study
 from kdscale.search._value import trial_value
+from kdscale.search._writes import Guard, Writes
 from kdscale.training import FormChoice, Progress, teacher_path
 
 _ENDED: dict[RecordState, TrialState] = {
@@ -66,9 +77,14 @@ class Ledger:
         self._ids = {
             control: open_study(storage, study, control=control) for control in (False, True)
         }
+        self._parameters = tuple(axis.name for axis in study.axes)
+        self._counts = {False: 0, True: 0}
         self._trial_ids: dict[str, int] = {}
         self._trials: dict[str, TrialRecord] = {}
         self._saved_epochs: dict[str, int] = {}
+        self._writes = Writes(storage)
+        self._open_batches = 0
+        self._lost_at = ""
         self._memories: dict[int, Mapping[str, Any]] = {}
         for control, study_id in self._ids.items():
             for frozen in storage.get_all_trials(study_id, deepcopy=False):
@@ -125,8 +141,30 @@ class Ledger:
             user_attrs=attributes,
             system_attrs=dict(proposal.memory),
         )
-        trial_id = self._storage.create_new_trial(self._ids[control], template)
-        return self._learn(self._storage.get_trial(trial_id), control=control)
+        # As the storage numbers it; what it has just been given need not be read back.
+        template.number = self._counts[control]
+        template._trial_id = self._storage.create_new_trial(self._ids[control], template)
+        return self._learn(template, control=control)
+
+    def guard(self, guard: Guard | None, lost_at: str = "") -> None:
+        """Takes what keeps this process from writing once another one has become the writer.
+
+        Args:
+            guard: Asked within each transaction that changes trials; None to write unguarded.
+            lost_at: When the driver before this one was last seen, if it never said good-bye.
+        """
+        self._writes.guard = guard
+        self._lost_at = lost_at
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Gathers all changes of trials within its block into one transaction at its end."""
+        self._open_batches += 1
+        try:
+            yield
+        finally:
+            self._open_batches -= 1
+        self._flush()
 
     def begin(self, name: str, cohort: str, *, attempt: bool) -> TrialRecord:
         """Puts a trial into a cohort, and returns it.
@@ -134,23 +172,39 @@ class Ledger:
         Args:
             name: The trial.
             cohort: The cohort.
-            attempt: Whether this is another attempt, to be counted.
+            attempt: Whether this is another attempt.
         """
+        trial = replace(self._trials[name], state="running", cohort=cohort)
         if attempt:
-            self._set(name, "attempt", self._trials[name].attempt + 1)
-            self._refresh(name)
-        self._trials[name] = replace(self._trials[name], state="running", cohort=cohort)
-        return self._trials[name]
+            epoch = len(trial.history)
+            attempts = begun(trial.attempts, trial.attempt, epoch, self._lost_at)
+            trial = replace(trial, attempt=trial.attempt + 1, attempts=attempts)
+        return self._keep(trial)
 
-    def leave(self, name: str) -> TrialRecord:
-        """Takes a trial out of its cohort, and returns it."""
-        self._trials[name] = replace(self._trials[name], cohort="")
-        return self._trials[name]
+    def leave(
+        self, name: str, reason: AttemptReason | None = None, detail: str = ""
+    ) -> TrialRecord:
+        """Takes a trial out of its cohort, and returns it.
 
-    def progress(self, progress: Progress) -> TrialRecord:
+        Args:
+            name: The trial.
+            reason: Why its attempt ended; None if it goes on in another cohort.
+            detail: The same in a line.
+        """
+        trial = replace(self._trials[name], cohort="")
+        if reason is not None:
+            epoch = len(trial.history)
+            trial = replace(trial, attempts=ended(trial.attempts, reason, epoch, detail))
+        return self._keep(trial)
+
+    def progress(self, progress: Progress, node: str = "") -> TrialRecord:
         """Records a trial's new epochs and how it ended, and returns the trial.
 
         Telling the same epochs twice changes nothing.
+
+        Args:
+            progress: What its cohort tells.
+            node: Where that trains, if it is known.
         """
         trial = self._trials[progress.name]
         if trial.has_ended:
@@ -159,44 +213,68 @@ class Ledger:
         for row in progress.rows:
             epoch = int(row["epoch"])
             if epoch not in history:
-                self._storage.set_trial_intermediate_value(
+                self._writes.epoch(
                     self._trial_ids[progress.name], epoch, row[self.study.metric.name]
                 )
             history[epoch] = row
         rows = tuple(history[epoch] for epoch in sorted(history))
-        self._trials[progress.name] = replace(
-            trial, state="running", history=rows, train_seconds=progress.seconds
-        )
-        match progress.status:
-            case "done":
-                return self.end(progress.name, "done", "", student=True)
-            case "stopped":
-                return self.end(progress.name, "pruned", progress.reason)
-            case "failed" if progress.reason.startswith("diverged"):
-                # A diverged trial says something about its configuration: a bad one, not a crash.
-                return self.end(progress.name, "pruned", progress.reason)
-            case "failed":
-                return self.end(progress.name, "failed", progress.reason)
+        trial = replace(trial, state="running", history=rows, train_seconds=progress.seconds)
+        if node:
+            trial = replace(trial, attempts=seen_on(trial.attempts, node))
         if len(rows) in self.study.rung_epochs:
-            self._save_epochs(progress.name)
+            self._save_epochs(trial)
+        with self.batch():
+            self._keep(trial)
+            match progress.status:
+                case "done":
+                    self.end(progress.name, "done", "", student=True)
+                case "stopped":
+                    self.end(progress.name, "pruned", progress.reason)
+                case "failed" if progress.reason.startswith("diverged"):
+                    # It says something about its configuration: a bad one, not a crash.
+                    self.end(progress.name, "pruned", progress.reason)
+                case "failed":
+                    self.end(progress.name, "failed", progress.reason)
         return self._trials[progress.name]
 
     def end(
         self, name: str, state: RecordState, reason: str, *, student: bool = False
     ) -> TrialRecord:
-        """Ends a trial: its attributes first, its value and state last, told once."""
+        """Ends a trial and its attempt: the attributes first, its value and state last, told once.
+
+        A diverged trial is pruned with the value that it had before. What a search makes of it is
+        in `kdscale.search._propose`: the worst that there is.
+        """
         trial = self._trials[name]
         if trial.has_ended:
             return trial
-        self._save_epochs(name)
-        self._set(name, "reason", reason)
-        if student:
-            self._set(name, "student", f"trials/{name}/student.pt")
-        value = trial_value(self.study.metric, trial.history)
-        values = None if value is None or state == "failed" else [value]
-        self._storage.set_trial_state_values(self._trial_ids[name], _ENDED[state], values)
-        self._refresh(name)
-        return self._trials[name]
+        why = reason_of_end(state, reason)
+        value = trial_value(self.study.metric, trial.history) if state != "failed" else None
+        trial = replace(
+            trial,
+            state=state,
+            value=value,
+            reason=reason,
+            attempts=ended(trial.attempts, why, len(trial.history), reason),
+            student=f"trials/{name}/student.pt" if student else None,
+            cohort="",
+        )
+        trial_id = self._trial_ids[name]
+        with self.batch():
+            self._save_epochs(trial)
+            if reason:
+                self._writes.attribute(trial_id, "reason", reason)
+            if trial.student:
+                self._writes.attribute(trial_id, "student", trial.student)
+            self._writes.end(trial_id, _ENDED[state], value)
+            return self._keep(trial)
+
+    def end_attempts(self, reason: AttemptReason, detail: str = "") -> None:
+        """Ends all attempts that go on, in one transaction: the sweep ends before its trials."""
+        with self.batch():
+            for name, trial in self._trials.items():
+                if trial.attempts and not trial.has_ended:
+                    self.leave(name, reason, detail)
 
     def save_teacher(self, content_hash: str) -> None:
         """Remembers the teacher by content hash, or refuses one that is not the study's.
@@ -260,38 +338,38 @@ class Ledger:
             remarks=tuple(filter(None, (crops_remark(study), form_remark(study, self.form)))),
         )
 
-    def _save_epochs(self, name: str) -> None:
+    def _save_epochs(self, trial: TrialRecord) -> None:
         """Writes all of a trial's metrics."""
-        trial = self._trials[name]
-        if self._saved_epochs.get(name) != len(trial.history):
-            self._set(name, "train_seconds", trial.train_seconds)
-            self._set(name, "history", json.dumps(trial.history))
-            self._saved_epochs[name] = len(trial.history)
+        trial_id = self._trial_ids[trial.name]
+        self._writes.attribute(trial_id, "train_seconds", trial.train_seconds)
+        if self._saved_epochs.get(trial.name) != len(trial.history):
+            self._writes.attribute(trial_id, "history", json.dumps(trial.history))
+            self._saved_epochs[trial.name] = len(trial.history)
 
-    def _set(self, name: str, key: str, value: Any) -> None:
-        self._storage.set_trial_user_attr(self._trial_ids[name], key, value)
+    def _keep(self, trial: TrialRecord) -> TrialRecord:
+        """Takes a trial as it is now, and writes its attempts if they have changed."""
+        if trial.attempts != self._trials[trial.name].attempts:
+            self._writes.attribute(self._trial_ids[trial.name], "attempts", to_text(trial.attempts))
+        self._trials[trial.name] = trial
+        self._flush()
+        return trial
 
-    def _refresh(self, name: str) -> None:
-        kept = self._trials[name]
-        frozen = self._storage.get_trial(self._trial_ids[name])
-        learnt = self._learn(frozen, control=kept.is_control)
-        if not learnt.has_ended:  # epochs of a running trial are whole only in memory
-            self._trials[name] = replace(
-                learnt, history=kept.history, train_seconds=kept.train_seconds
-            )
+    def _flush(self) -> None:
+        if not self._open_batches:
+            self._writes.flush()
 
     def _learn(self, frozen: FrozenTrial, *, control: bool) -> TrialRecord:
         attributes = frozen.user_attrs
         history = self._history(frozen)
-        attempt = attributes.get("attempt", 0)
+        attempts = from_text(attributes.get("attempts", "[]"))
+        # A study that an earlier version began has their number alone.
+        attempt = attempts[-1].number if attempts else attributes.get("attempt", 0)
         state = _RECORDED.get(frozen.state, "running" if attempt else "waiting")
         trial = TrialRecord(
             number=frozen.number,
             configuration=None if control else attributes["configuration"],
             seed=attributes["seed"],
-            parameters={name: frozen.params[name] for name in self.study.distributions()}
-            if not control
-            else {},
+            parameters={} if control else {name: frozen.params[name] for name in self._parameters},
             state=state,
             value=trial_value(self.study.metric, history) if state != "failed" else None,
             history=history,
@@ -300,9 +378,11 @@ class Ledger:
             else rung_group(self.study, attributes["configuration"], attributes["seed"]),
             reason=attributes.get("reason", ""),
             attempt=attempt,
+            attempts=attempts,
             train_seconds=attributes.get("train_seconds", 0.0),
             student=attributes.get("student"),
         )
+        self._counts[control] = max(self._counts[control], trial.number + 1)
         self._trials[trial.name] = trial
         self._trial_ids[trial.name] = frozen._trial_id
         if trial.configuration is not None and frozen.system_attrs:
@@ -347,33 +427,6 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
     if create:
         forget_if_untrained(study, storage)
     return Ledger(study, storage)
-
-
-@contextmanager
-def sweep_lock(folder: Path) -> Iterator[None]:
-    """Keeps every other sweep out of a study folder.
-
-    Raises:
-        UserError: If another process sweeps this study now, or the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "sweep.lock").open("a+")
-    except OSError as error:
-        raise UserError(f"{folder}: must be a folder to write to, but: {error}") from error
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise UserError(
-                f"{folder}: one sweep at a time may write a study, but process "
-                f"{file.read().strip() or '?'} is at it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _final(text: str | None) -> FinalEvaluation | None:

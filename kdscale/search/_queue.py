@@ -6,12 +6,14 @@ Knows nothing of Ray: the searcher that Ray Tune asks is a few lines around this
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from kdscale.records import TrialRecord, Value
 from kdscale.search._ask import ask_generation
+from kdscale.search._attempts import Loss
 from kdscale.search._cohort_job import Job
 from kdscale.search._cohort_size import CohortSize, chosen_size, planned_size
 from kdscale.search._ledger import Ledger
@@ -30,19 +32,6 @@ from kdscale.training import Measured, Progress
 _SECONDS_AN_HOUR = 3600.0
 
 
-@dataclass(frozen=True)
-class Crash:
-    """Why a cohort did not come to its end.
-
-    Attributes:
-        reason: In one line.
-        memory: Whether memory ran out.
-    """
-
-    reason: str
-    memory: bool = False
-
-
 class CohortQueue:
     """Hands out cohorts, takes their progress, and knows when the study is complete.
 
@@ -59,30 +48,35 @@ class CohortQueue:
         self,
         ledger: Ledger,
         *,
-        max_failures: int = 2,
         on_change: Callable[[TrialRecord], None] = lambda trial: None,
         on_size: Callable[[CohortSize], None] = lambda size: None,
+        has_stopped: Callable[[str], bool] = lambda cohort: True,
     ) -> None:
         """Plans what is missing.
 
         Args:
             ledger: The study's record.
-            max_failures: How often a trial whose cohort crashed is tried again.
             on_change: Called with every trial that has changed.
             on_size: Called with how many trials train together, when that is known or changes.
+            has_stopped: Whether a cohort that was lost from sight can train no more. Its trials
+                wait until then.
         """
         self.ledger = ledger
         self.on_change = on_change
         self.on_size = on_size
+        self.has_stopped = has_stopped
         self.stopped = ""
         self.refused = ""
         self._lanes = 1
         self._size = planned_size(ledger.study, ledger.cohort_size())
         self._measured: list[Measured] = []
         self._memory_bytes = 0
-        self._max_failures = max_failures
+        self._max_failures = ledger.study.resources.max_failures
         self._failures: dict[str, int] = {}
-        self._crashes: dict[str, Crash] = {}
+        self._losses: dict[str, Loss] = {}
+        self._unseen: dict[str, list[str]] = {}
+        """Cohorts lost from sight, with the trials that may still be training there."""
+        self._changed: list[TrialRecord] = []
         self._running: dict[str, Job] = {}
         self._busy: set[str] = set()
         """Trials in a running cohort."""
@@ -96,11 +90,13 @@ class CohortQueue:
         """Searched trials that are planned and have not ended."""
         self._controls_left: set[str] = set()
         self._seconds = {t.name: t.train_seconds for t in (*ledger.trials, *ledger.controls)}
+        self._all_seconds = sum(self._seconds.values())
         self._handed_out = 0
         self._planned = 0
         """Generations that are planned."""
-        self._plan()
-        self._plan_controls()
+        with self._batch():
+            self._plan()
+            self._plan_controls()
 
     @property
     def complete(self) -> bool:
@@ -111,7 +107,7 @@ class CohortQueue:
     @property
     def idle(self) -> bool:
         """Whether nothing runs, and nothing is left to hand out."""
-        return not self._running and (self._closed or not self._waiting)
+        return not self._running and (self._closed or not (self._waiting or self._unseen))
 
     def open(self, lanes: int, resources: str = "") -> None:
         """Says with what the study trains in this sweep.
@@ -129,15 +125,20 @@ class CohortQueue:
         """Returns the next cohort to train; None if there is none until another one ends."""
         if self._closed:
             return None
+        for cohort in [cohort for cohort in self._unseen if self.has_stopped(cohort)]:
+            for name in self._unseen.pop(cohort):
+                self._settle(self.ledger.trial(name))
         if not self._left:
-            self._plan()
+            with self._batch():
+                self._plan()
         if not self._waiting or any(job.measure for job in self._running.values()):
             return None
         if self._over_budget():
             self.stopped = "budget.gpu_hours is used up"
             return None
-        job = self._cohort() if self._size.size else self._measurement()
-        self._running[job.cohort] = job
+        with self._batch():
+            job = self._cohort() if self._size.size else self._measurement()
+            self._running[job.cohort] = job
         return job
 
     def report(self, report: Mapping[str, Any]) -> None:
@@ -146,43 +147,69 @@ class CohortQueue:
             # Data, teacher or recipe cannot be used: no other cohort would fare better.
             self.refused = self.refused or report["refused"]
         elif "crashed" in report:
-            reason = report["crashed"].strip().splitlines()[-1]
-            self._crashes[report["cohort"]] = Crash(reason, report.get("memory", False))
+            detail = report["crashed"].strip().splitlines()[-1]
+            self._losses[report["cohort"]] = Loss(report.get("reason", "worker crash"), detail)
         elif "measured" in report:
             self._measured.append(Measured(**report["measured"]))
             self._memory_bytes = report["memory_bytes"]
         else:
-            for part in report["progress"]:
-                if not self.ledger.trial(part["name"]).has_ended:  # else it is old news
-                    self._change(self.ledger.progress(Progress(**part)))
+            with self._batch():
+                for part in report["progress"]:
+                    if not self.ledger.trial(part["name"]).has_ended:  # else it is old news
+                        progress = Progress(**part)
+                        self._change(self.ledger.progress(progress, report.get("node", "")))
 
-    def finished(self, cohort: str, *, died: bool = False, memory: bool = False) -> None:
+    def finished(self, cohort: str, loss: Loss | None = None) -> None:
         """Takes a cohort back: at its end, or to be tried again, or given up.
 
         What a crashed cohort has in checkpoints is not lost: the next attempt goes on from there.
 
         Args:
             cohort: The cohort.
-            died: Whether its process died without a word.
-            memory: Whether that was because the machine ran out of memory.
+            loss: Why its process died without a word, if it did.
         """
-        if died:
-            why = "the worker died" + (", as memory ran out" if memory else "")
-            self._crashes.setdefault(cohort, Crash(why, memory))
-        crash = self._crashes.pop(cohort, Crash("the worker stopped before its trials ended"))
+        told = self._losses.pop(cohort, loss)
+        loss = told or Loss("worker crash", "the worker stopped before its trials ended")
         job = self._running.pop(cohort)
         if job.measure:
-            self._end_measurement(crash)
+            self._end_measurement(loss)
             return
+        with self._batch():
+            self._take_back(job, loss)
+
+    def end_attempts(self) -> None:
+        """Ends the attempts of trials that this sweep leaves unfinished."""
+        if self.refused:
+            self.ledger.end_attempts("bad configuration", self.refused)
+        else:
+            self.ledger.end_attempts("user stop", self.stopped)
+
+    def _take_back(self, job: Job, loss: Loss) -> None:
         self._busy.difference_update(job.members)
         going = [name for name in job.members if not self.ledger.trial(name).has_ended]
+        unfinished = [n for n in going if len(self.ledger.trial(n).history) < job.until]
         for name in going:
-            self._change(self.ledger.leave(name))
+            if self.refused or name not in unfinished:
+                self._change(self.ledger.leave(name))
+            else:
+                self._change(self.ledger.leave(name, loss.reason, loss.detail))
         if self.refused:
             return
-        self._count_failures(job, going, crash)
+        self._count_failures(job, unfinished, loss)
+        if unfinished and not loss.is_certain:
+            self._unseen[job.cohort] = unfinished
         for name in going:
-            self._settle(self.ledger.trial(name))
+            if loss.is_certain or name not in unfinished:
+                self._settle(self.ledger.trial(name))
+
+    @contextmanager
+    def _batch(self) -> Iterator[None]:
+        """Makes one transaction of its block, and tells of its changes when they are written."""
+        with self.ledger.batch():
+            yield
+        changed, self._changed = self._changed, []
+        for trial in changed:
+            self.on_change(trial)
 
     @property
     def _closed(self) -> bool:
@@ -195,7 +222,7 @@ class CohortQueue:
             return False
         # A trial's seconds are its share of its cohort's, so their sum is the cohorts' time.
         workers = study.resources.workers * (study.resources.gpus_per_worker or 1.0)
-        return sum(self._seconds.values()) * workers >= hours * _SECONDS_AN_HOUR
+        return self._all_seconds * workers >= hours * _SECONDS_AN_HOUR
 
     def _cohort(self) -> Job:
         """Takes the next cohort out of those that wait."""
@@ -234,7 +261,7 @@ class CohortQueue:
         """Lets a trial wait for its next cohort, unless it has ended or waits for its group."""
         group = self._groups.get(trial.group)
         epoch = len(trial.history)
-        if trial.has_ended or trial.name in self._busy | self._settled:
+        if trial.has_ended or trial.name in self._busy or trial.name in self._settled:
             return
         if group is not None and epoch >= group.limit:
             return
@@ -248,11 +275,12 @@ class CohortQueue:
 
     def _change(self, trial: TrialRecord) -> None:
         """Takes a trial that has changed, and what that means for the others of its group."""
+        self._all_seconds += trial.train_seconds - self._seconds.get(trial.name, 0.0)
         self._seconds[trial.name] = trial.train_seconds
         if trial.has_ended:
             self._left.discard(trial.name)
             self._controls_left.discard(trial.name)
-        self.on_change(trial)
+        self._changed.append(trial)
         group = self._groups.get(trial.group)
         if group is None:
             return
@@ -264,23 +292,24 @@ class CohortQueue:
             for name in group.names:
                 self._settle(self.ledger.trial(name))
 
-    def _count_failures(self, job: Job, going: Sequence[str], crash: Crash) -> None:
+    def _count_failures(self, job: Job, unfinished: Sequence[str], loss: Loss) -> None:
         """Counts a crash for the trials that did not come to the end of their leg."""
-        unfinished = [n for n in going if len(self.ledger.trial(n).history) < job.until]
         for name in job.members:
             if name not in unfinished:
                 self._failures.pop(name, None)
         self._began.difference_update(unfinished)
-        if unfinished and crash.memory and len(job.members) > 1:
+        if not loss.counts:
+            return
+        if unfinished and loss.reason == "out of memory" and len(job.members) > 1:
             # Too many together: no trial's fault, as long as it was not alone.
-            why = f"memory ran out with {len(job.members)} ({crash.reason})"
+            why = f"memory ran out with {len(job.members)} ({loss.detail})"
             size = min(self._size.size, len(job.members) // 2)
             self._set_size(replace(self._size, size=size, why=why))
             return
         for name in unfinished:
             count = self._failures[name] = self._failures.get(name, 0) + 1
             if count > self._max_failures:
-                why = f"failed {count} times: {crash.reason}"
+                why = f"failed {count} times: {loss.detail}"
                 self._change(self.ledger.end(name, "failed", why))
 
     def _set_size(self, size: CohortSize) -> None:
@@ -297,10 +326,10 @@ class CohortQueue:
         members = {name: self._values(name) for name in names}
         return Job(f"s{place.seed}-measured", place.seed, members, 0, measure=True)
 
-    def _end_measurement(self, crash: Crash) -> None:
+    def _end_measurement(self, loss: Loss) -> None:
         table = sorted({row.size: row for row in self._measured}.values(), key=lambda row: row.size)
         most = most_together(self.ledger.study)
-        if crash.memory:
+        if loss.reason == "out of memory":
             most = table[-1].size if table else 1
         self._set_size(chosen_size(table, most, self._memory_bytes, self._size.resources))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
+from kdscale.search._attempts import Loss
+from kdscale.search._deaths import loss_of
 from kdscale.search._queue import CohortQueue
-from kdscale.training import out_of_memory
 
 
 class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
@@ -58,11 +58,11 @@ class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         """What Ray Tune tells of workers that died."""
         return Deaths(self)
 
-    def give_back(self, trial_id: str, *, died: bool = False, memory: bool = False) -> None:
+    def give_back(self, trial_id: str, loss: Loss | None = None) -> None:
         """Gives the cohort back to the queue, with what is known of its worker's death."""
         cohort = self._cohorts.pop(trial_id, None)
         if cohort is not None:
-            self._queue.finished(cohort, died=died, memory=memory)
+            self._queue.finished(cohort, loss)
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing, see `__getstate__`."""
@@ -79,8 +79,4 @@ class Deaths(Callback):  # type: ignore[misc]  # Ray has no types
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Gives a dead worker's cohort back to the queue."""
-        try:
-            why = Path(trial.error_file).read_text()
-        except (OSError, TypeError):
-            why = ""
-        self._searcher.give_back(trial.trial_id, died=True, memory=out_of_memory(why))
+        self._searcher.give_back(trial.trial_id, loss_of(trial.get_pickled_error()))

@@ -108,6 +108,10 @@ class ResourcesSpec(Spec):
     """The most trials that share one teacher pass. auto: measured by a few steps where there are
     many trials; fewer all train together. Halved when memory runs out. Changes no result."""
 
+    max_failures: int = Field(2, ge=0)
+    """How often a trial whose worker crashed is tried again. A lost or preempted node does not
+    count. Changes no result."""
+
     @field_validator("gpus_per_worker")
     @classmethod
     def _a_fraction_is_of_one_gpu(cls, gpus: float) -> float:

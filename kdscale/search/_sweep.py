@@ -15,7 +15,8 @@ from kdscale.search._cluster import joined_cluster
 from kdscale.search._cohort_job import Place, tune_job
 from kdscale.search._cohort_size import CohortSize, resources_key
 from kdscale.search._form import settled_by_ledger
-from kdscale.search._ledger import Ledger, open_ledger, sweep_lock
+from kdscale.search._lease import sweep_lock
+from kdscale.search._ledger import Ledger, open_ledger
 from kdscale.search._queue import CohortQueue
 from kdscale.search._resources import lanes, worker_bundle
 from kdscale.search._single import train_teacher

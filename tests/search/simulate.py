@@ -16,10 +16,12 @@ from kdscale.records import TrialRecord, Value
 from kdscale.search import CohortSize, Ledger, Study
 from kdscale.search._cohort_job import Job
 from kdscale.search._cohort_size import resources_key
+from kdscale.search._deaths import loss_of
 from kdscale.search._queue import CohortQueue
 from kdscale.training import Progress, Row
 
 SECONDS_AN_EPOCH = 36.0
+FULL = {"reason": "out of memory"}
 
 
 class Killed(Exception):  # noqa: N818  # what happens to a process, not an error of its own
@@ -127,7 +129,7 @@ def measurements(job: Job, fits: int) -> Iterator[dict[str, Any]]:
     size = 1
     while True:
         if size > fits:
-            yield {"cohort": job.cohort, "crashed": "OutOfMemoryError: full", "memory": True}
+            yield {"cohort": job.cohort, "crashed": "OutOfMemoryError: full", **FULL}
             return
         row = {"size": size, "step_seconds": 2.0 + size, "peak_bytes": 1000 + size}
         yield {"measured": row, "memory_bytes": 10**9}
@@ -152,6 +154,8 @@ class Sweep:
         """By trial, how often the worker of its cohort crashes after an epoch."""
         self.mute: set[str] = set()
         """Trials whose worker dies without a word when it crashes."""
+        self.loss = loss_of(None)
+        """What is known of a worker that dies without a word."""
         self.fits = 10**6
         """How many students fit in memory."""
 
@@ -187,7 +191,7 @@ class Sweep:
                     queue.report(report)
             except ConnectionError:
                 running.remove(lane)
-                queue.finished(job.cohort, died=True)
+                queue.finished(job.cohort, self.loss)
                 continue
             if report is None:
                 running.remove(lane)
@@ -203,7 +207,7 @@ class Sweep:
             yield from measurements(job, self.fits)
             return
         if len(job.members) > self.fits:
-            yield {"cohort": job.cohort, "crashed": "OutOfMemoryError: full", "memory": True}
+            yield {"cohort": job.cohort, "crashed": "OutOfMemoryError: full", **FULL}
             return
         for progress in self.disk.train(job, self.study, clock):
             for name in job.members:
@@ -217,6 +221,8 @@ class Sweep:
             yield {"cohort": job.cohort, "progress": [asdict(part) for part in progress]}
 
     def outcome(self) -> list[TrialRecord]:
-        """Returns what must not depend on kills: all of every trial but its count of attempts."""
+        """Returns what must not depend on kills: all of every trial but its attempts."""
         ledger = Ledger(self.study, self.storage)
-        return [replace(trial, attempt=0) for trial in (*ledger.trials, *ledger.controls)]
+        return [
+            replace(trial, attempt=0, attempts=()) for trial in (*ledger.trials, *ledger.controls)
+        ]

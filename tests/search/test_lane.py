@@ -40,5 +40,5 @@ def test_a_crash_is_told_of_every_worker_in_one_line() -> None:
 
 def test_memory_that_any_worker_lacks_is_told() -> None:
     failures = {0: raised(OSError("Connection closed by peer")), 1: raised(MemoryError("full"))}
-    assert told_of_workers(failures)["memory"] is True
-    assert told_of_workers({0: raised(OSError("no space left"))})["memory"] is False
+    assert told_of_workers(failures)["reason"] == "out of memory"
+    assert told_of_workers({0: raised(OSError("no space left"))})["reason"] == "worker crash"

@@ -1,0 +1,68 @@
+"""Why workers died, from what Ray tells of them: their own fault, or their machine's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ray.exceptions import (
+    ActorUnavailableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+)
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+from kdscale.records import AttemptReason
+from kdscale.search._attempts import Loss
+from kdscale.training import out_of_memory
+
+_NODE_DIED = re.compile(
+    r"node (?:has )?died|node (?:was|is) (?:dead|unreachable|terminated)|node failure|"
+    r"raylet (?:has )?died|node.{0,40}marked dead",
+    re.IGNORECASE,
+)
+"""What Ray says of an actor whose node is gone, where it does not say it by the error's type."""
+
+_FIRST: tuple[AttemptReason, ...] = ("preempted", "node lost", "out of memory", "worker crash")
+"""Of several workers' reasons the one that explains the others comes first."""
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Returns what our code has raised, out of what Ray Train wraps it in."""
+    inner = getattr(error, "_base_exc", None)
+    return inner if isinstance(inner, BaseException) else error
+
+
+def reason_of(error: BaseException | None) -> AttemptReason:
+    """Returns why a worker ended with an error of Ray or of its own; None tells nothing."""
+    if isinstance(error, WorkerHealthCheckFailedError):
+        return reason_of(error.health_check_failure)
+    if isinstance(error, RayActorError) and error.preempted:
+        return "preempted"
+    if isinstance(error, NodeDiedError | LocalRayletDiedError | ActorUnavailableError):
+        # An actor that does not answer may live on: it is treated as one whose node is cut off.
+        return "node lost"
+    if error is not None and (isinstance(error, OutOfMemoryError) or out_of_memory(error)):
+        return "out of memory"
+    if isinstance(error, RayActorError) and _NODE_DIED.search(str(error)):
+        return "node lost"
+    return "worker crash"
+
+
+def worst_reason(errors: Iterable[BaseException]) -> AttemptReason:
+    """Returns why a cohort of several workers was lost: when a node goes, the others crash too."""
+    found = {reason_of(error) for error in errors}
+    return next((reason for reason in _FIRST if reason in found), "worker crash")
+
+
+def loss_of(error: BaseException | None) -> Loss:
+    """Returns how a worker was lost that died without a word."""
+    reason = reason_of(error)
+    said = {
+        "preempted": "the worker's node was preempted",
+        "node lost": "the worker's node was lost",
+        "out of memory": "the worker died, as memory ran out",
+    }
+    return Loss(reason, said.get(reason, "the worker died"))
