@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from kdscale.analysis import _format as fmt
 from kdscale.analysis._contents import Contents, Links
 from kdscale.analysis._export import FORMATS, markdown_text, to_markdown, trials_csv
@@ -21,7 +23,7 @@ _TITLES = {
     "trials": "All trials",
 }
 
-TABLES = "tables"
+TABLES = "report-tables"
 """Folder of the tables, in the report's folder."""
 
 
@@ -45,7 +47,7 @@ class ReportPaths:
 def write_report(
     study: StudyRecord, folder: Path, *, links: Links | None = None, refresh_seconds: float = 0.0
 ) -> ReportPaths:
-    """Returns where it wrote the report: ``report.html``, ``.csv``, ``.md``, and ``tables/``.
+    """Returns where it wrote the report: its page, its texts and ``report-tables``.
 
     Each file is replaced as a whole, so that a reader never sees half of one.
 
@@ -58,10 +60,15 @@ def write_report(
     from kdscale.analysis._page import page_of
 
     contents = Contents(study, links)
+    with threadpool_limits(limits=1):  # on small matrices threads only wait for each other
+        return _written(contents, folder, page_of(contents, refresh_seconds))
+
+
+def _written(contents: Contents, folder: Path, page: str) -> ReportPaths:
     (folder / TABLES).mkdir(parents=True, exist_ok=True)
     texts = {
-        folder / "report.html": page_of(contents, refresh_seconds),
-        folder / "report.csv": trials_csv(study),
+        folder / "report.html": page,
+        folder / "report.csv": trials_csv(contents.study),
         folder / "report.md": _markdown(contents),
     }
     html, csv, md = texts

@@ -62,9 +62,9 @@ def text_of(record: StudyRecord) -> str:
 def test_report_writes_its_files_and_leaves_no_part(tmp_path: Path) -> None:
     paths = write_report(usual(), tmp_path / "new" / "folder")
     assert sorted(path.name for path in paths.html.parent.iterdir()) == [
-        *("report.csv", "report.html", "report.md", "tables")
+        *("report-tables", "report.csv", "report.html", "report.md")
     ]
-    assert sorted(paths.tables) == sorted((paths.html.parent / "tables").iterdir())
+    assert sorted(paths.tables) == sorted((paths.html.parent / "report-tables").iterdir())
     assert {path.name for path in paths.tables if path.suffix == ".tex"} == {
         *("configurations.tex", "differences.tex", "test_set.tex", "trials.tex")
     }

@@ -8,6 +8,7 @@ import pytest
 
 from kdscale.analysis._contents import Contents, sensitivity_name
 from kdscale.analysis._export import latex_text, to_csv, to_latex, to_markdown, trials_csv
+from kdscale.analysis._findings import Findings
 from kdscale.analysis._tables import (
     Cell,
     Column,
@@ -16,6 +17,7 @@ from kdscale.analysis._tables import (
     final_table,
     trial_table,
 )
+from kdscale.analysis._tables_effects import difference_table, sensitivity_table
 
 from .studies import simulate, study, trial, usual
 
@@ -85,7 +87,8 @@ def test_markdown_escapes_what_would_break_a_table() -> None:
 
 
 def test_the_plateau_stands_out() -> None:
-    table = Contents(simulate(6, 4, design="oat")).tables["configurations"]
+    record = simulate(6, 4, design="oat")
+    table = configuration_table(record, Findings(record).plateau)
     column = [one.title for one in table.columns].index("against the best")
     standing = {row[0].text: (row[column].text, row[1].strong) for row in table.rows}
     assert set(standing.values()) == {("–", False), ("plateau", True), ("worse", False)}
@@ -94,20 +97,20 @@ def test_the_plateau_stands_out() -> None:
 
 
 def test_differences_are_to_the_best_and_to_the_undistilled() -> None:
-    table = Contents(simulate(6, 4, design="oat")).tables["differences"]
+    table = difference_table(Findings(simulate(6, 4, design="oat")))
     titles = [one.title for one in table.columns]
     rows = [dict(zip(titles, row, strict=True)) for row in texts(table)]
     assert rows[0]["− best"] == "the best"
     assert {row["than undistilled"] for row in rows} == {"better"}
     assert {row["than best"] for row in rows[1:]} == {"worse", "not distinguishable from noise"}
     assert len(set(titles)) == len(titles)
-    alone = Contents(simulate(6, 4, design="oat", controls=False)).tables["differences"]
+    alone = difference_table(Findings(simulate(6, 4, design="oat", controls=False)))
     assert len(alone.columns) == len(titles) - 4
 
 
 def test_one_hyperparameter_across_as_in_the_papers() -> None:
-    tables = Contents(simulate(6, 4, design="oat")).tables
-    table = tables["sensitivity_depth"]
+    findings = Findings(simulate(6, 4, design="oat"))
+    table = sensitivity_table(findings, findings.lines[2])
     assert [one.title for one in table.columns] == ["depth", "3", "5", "7", "9"]
     rows = texts(table)
     assert [row[0] for row in rows] == ["validation accuracy, %", "± (95%)", "n", "configuration"]

@@ -10,7 +10,7 @@ from scipy.linalg import cho_solve
 
 from kdscale.analysis.statistics._results import Array
 
-MOST_POINTS = 80
+MOST_POINTS = 120
 """Points that a process is fitted to at most: time grows with their cube."""
 
 _FEWEST_SCALE, _MOST_SCALE = 0.1, 10.0
@@ -67,7 +67,7 @@ def fit_process(x: Array, y: Array) -> Process:
 
     Args:
         x: [n, d] Hyperparameters in the unit cube.
-        y: [n] Scores, not all equal. Of more than 80, 80 evenly spaced ones are used.
+        y: [n] Scores, not all equal. Of more than 120, 120 evenly spaced ones are used.
 
     Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), ch. 2 and 5.
     """

@@ -23,7 +23,7 @@ def gp_sobol(x: Array, y: Array) -> Array:
 
     Args:
         x: [n, d] Hyperparameters in the unit cube.
-        y: [n] Scores. Of more than 80, 80 evenly spaced ones are used.
+        y: [n] Scores. Of more than 120, 120 evenly spaced ones are used.
 
     Returns:
         [d + d + d (d - 1) / 2] First-order indices, total indices, and interactions of the pairs
