@@ -83,10 +83,10 @@ def effects_note(findings: Findings) -> str:
     """Returns what importances are of, and what they leave out."""
     seen = sorted(effect.parameters[0] for effect in findings.effects[PRIMARY] if effect.detectable)
     said = (
-        f"By fANOVA there is an effect of {fmt.listed(seen)}."
+        f"By the total Sobol index there is an effect of {fmt.listed(seen)}."
         if seen
-        else f"By fANOVA there is {NO_EFFECT} of any hyperparameter: what is seen is not "
-        "distinguishable from noise."
+        else f"By the total Sobol index there is {NO_EFFECT} of any hyperparameter: what is seen "
+        "is not distinguishable from noise."
     )
     n = findings.surrogate.configurations
     stopped = len({row.configuration for row in findings.results.rows}) - n

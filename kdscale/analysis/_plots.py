@@ -162,7 +162,7 @@ def _curve_layout(study: StudyRecord, metric: str, shown: list[float] | None) ->
         "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": html.escape(MetricFormat(metric).words)}, "range": shown},
         "hovermode": "closest",
-        "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+        "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
         "margin": {"l": 56, "r": 12, "t": 24, "b": 48},
         "shapes": [
             {

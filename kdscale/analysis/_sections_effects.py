@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kdscale.analysis._sections import Page
 
 _MAIN = tuple(name for name in MEASURE_NAMES if not name.endswith("_pair"))
-_PAIRS = ("fanova_pair", "sobol_pair")
+_PAIRS = ("sobol_pair", "fanova_pair")
 _FEWEST_LINE = 3
 _MOST_LINES = 8
 

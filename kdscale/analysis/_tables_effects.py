@@ -13,15 +13,15 @@ from kdscale.analysis._tables import Cell, Column, Table, interval_cell, number_
 from kdscale.analysis.statistics import Comparison, OneAtATime
 
 MEASURE_NAMES: Mapping[str, str] = {
-    "fanova": "fANOVA",
-    "sobol_first": "Sobol, first order",
     "sobol_total": "Sobol, total",
+    "sobol_first": "Sobol, first order",
+    "fanova": "fANOVA",
     "ped_anova": "PED-ANOVA",
     "delta": "delta",
     "pawn": "PAWN",
     "rbd_fast": "RBD-FAST",
-    "fanova_pair": "fANOVA, pairs",
     "sobol_pair": "Sobol, pairs",
+    "fanova_pair": "fANOVA, pairs",
 }
 """Measure -> its name; the first is what a report shows first."""
 
@@ -34,7 +34,7 @@ def difference_table(findings: Findings) -> Table:
     columns = [
         Column("configuration"),
         Column("n", numeric=True),
-        Column("bootstrap interval of the mean", numeric=True, interval=True),
+        Column("bootstrap interval", numeric=True, interval=True),
         *_difference_columns("best"),
         *(_difference_columns("undistilled") if undistilled else ()),
     ]

@@ -224,7 +224,7 @@ def test_the_page_of_a_design_has_curves_and_importances() -> None:
     reader = Reader(text)
     figures = json.loads(reader.data)["figures"]
     assert {"line-0", "line-1", "line-2", "importances", "interactions", "surface"} <= set(figures)
-    assert "By fANOVA there is" in " ".join(reader.text)
+    assert "By the total Sobol index there is" in " ".join(reader.text)
     assert 'id="left-out"' not in text
 
 
@@ -235,7 +235,7 @@ def test_of_noise_alone_no_effect_is_claimed() -> None:
         for n in range(16)
     ]
     text = " ".join(text_of(study(trials)).split())
-    assert "By fANOVA there is no detectable effect of any hyperparameter" in text
+    assert "By the total Sobol index there is no detectable effect of any hyperparameter" in text
 
 
 def test_links_lead_to_mlflow_and_the_page_says_how() -> None:
