@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kdscale.analysis import ReportPaths, final_evaluation, write_report
+from kdscale.analysis import Links, ReportPaths, final_evaluation, write_report
 from kdscale.analysis.statistics import PowerPlan, noise_floor, power_plan, results_of
 from kdscale.data import load_data
 from kdscale.errors import UserError
@@ -16,12 +19,20 @@ from kdscale.records import StudyRecord, TrialRecord
 from kdscale.search import CohortSize, Ledger, Study, load_study, open_ledger
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
-from kdscale.tracking import Tracker, make_tracker
+from kdscale.tracking import Tracker, make_tracker, run_links
 from kdscale.training import Progress, Score, evaluate, load_teacher, store_teacher
 
 STUDY_FILE = "study.yaml"
 
-__all__ = ["TrackedView", "finish", "load", "power_of", "teacher_score", "train_study_teacher"]
+__all__ = [
+    "TrackedView",
+    "finish",
+    "load",
+    "power_of",
+    "teacher_score",
+    "train_study_teacher",
+    "watch",
+]
 
 
 def load(path: Path, overrides: list[str]) -> Study:
@@ -56,7 +67,53 @@ def finish(study: Study, ledger: Ledger) -> tuple[ReportPaths, StudyRecord]:
         if final is not None and final != record.final:
             ledger.save_final(final)
             record = ledger.record()
-    return write_report(record, study.folder), record
+    return write_report(record, study.folder, links=_links(study)), record
+
+
+def watch(study: Study, ledger: Ledger, every_seconds: float) -> Iterator[ReportPaths]:
+    """Yields the report's files each time they are written, until all planned trials have ended.
+
+    The page loads itself again as often. The test set is not read: that is the sweep's last act,
+    and a report in between would read it for a choice that still changes. What is written last,
+    also when the caller stops early, is a page that stays as it is.
+
+    Args:
+        study: The study, which another process trains.
+        ledger: Its record.
+        every_seconds: Pause between two writings.
+    """
+    record = ledger.record()
+    try:
+        while not _over(study, record):
+            links = _links(study)
+            yield write_report(record, study.folder, links=links, refresh_seconds=every_seconds)
+            time.sleep(every_seconds)
+            record = open_ledger(study, create=False).record()
+    finally:
+        write_report(record, study.folder, links=_links(study))
+
+
+def _over(study: Study, record: StudyRecord) -> bool:
+    """Returns whether all planned trials have ended, and what they show has been tested."""
+    ended = sum(trial.has_ended for trial in record.trials)
+    untested = record.final is None and any(trial.state == "done" for trial in record.trials)
+    return ended >= study.trials and not untested
+
+
+def _links(study: Study) -> Links:
+    """Returns where the study's trials are to be seen in MLflow."""
+    tracking = study.tracking
+    if not tracking.mlflow:
+        return Links()
+    found = run_links(study.folder, tracking.uri, tracking.experiment or study.name)
+    if not found.pages:
+        return Links()
+    if not found.needs_ui:
+        return Links(found.pages, "Names lead to the trials' pages in MLflow.")
+    command = shlex.join(["kdscale", "ui", str(study.folder)])
+    return Links(
+        found.pages, f"Names lead to the trials' pages in MLflow, while `{command}` runs here."
+    )
 
 
 def power_of(

@@ -509,7 +509,7 @@ def test_fresh_lists_what_it_would_delete_and_refuses(
     assert ran.code == 2
     assert ran.err == "error --fresh: nothing was deleted (answer y, or add --yes)\n"
     assert ran.out.startswith("--fresh deletes:\n  studies/tiny/study.db (")
-    for name in ("study.yaml", "report.html", "report.csv", "report.md"):
+    for name in ("study.yaml", "report.html", "report.csv", "report.md", "report-tables"):
         assert f"  studies/tiny/{name} (" in ran.out
     assert "notes.txt" not in ran.out
     assert files_in(tmp_path) == before

@@ -48,6 +48,7 @@ COMES_WITH = {
     "ruamel": "ruamel.yaml",
     "sklearn": "scikit-learn",
     "sqlalchemy": "optuna",
+    "threadpoolctl": "scikit-learn",
 }
 """Modules whose distribution has another name, or that belong to a dependency's interface."""
 

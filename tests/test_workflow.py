@@ -14,7 +14,7 @@ from kdscale.records import StudyRecord, TrialRecord
 from kdscale.search import CohortSize, Study, load_study, open_ledger
 from kdscale.terminal import SweepView
 from kdscale.training import Progress, evaluate, load_network, store_teacher
-from kdscale.workflow import TrackedView, finish, load, teacher_score
+from kdscale.workflow import TrackedView, finish, load, teacher_score, watch
 
 # load
 
@@ -82,7 +82,9 @@ def test_finish_evaluates_once_and_keeps_it(
         "report.csv",
         "report.md",
     ]
-    assert all(path.parent == study.folder and path.stat().st_size for path in vars(paths).values())
+    shown = (paths.html, paths.csv, paths.md)
+    assert all(path.parent == study.folder and path.stat().st_size for path in shown)
+    assert {path.parent for path in paths.tables} == {study.folder / "report-tables"}
     assert "distilled student" in paths.md.read_text()
 
     monkeypatch.setattr("kdscale.analysis._final.load_test", must_not_run)
@@ -95,6 +97,35 @@ def test_finish_of_a_study_without_a_teacher_reads_no_test_set(tmp_path: Path) -
     paths, record = finish(study, open_ledger(study, create=True))
     assert record.final is None
     assert "the test set has not been read" in paths.md.read_text()
+
+
+# watch
+
+
+def test_watching_follows_a_sweep_and_reads_no_test_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_in(tmp_path)
+    ledger = open_ledger(study, create=True)
+    monkeypatch.setattr("kdscale.workflow.time.sleep", lambda seconds: None)
+    watching = watch(study, ledger, 3.0)
+    page = next(watching).html
+    assert '"refresh":3.0' in page.read_text()
+    PretendSweep()(study)  # no teacher: nothing can be tested yet
+    next(watching)
+    assert "None yet" not in page.read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr("kdscale.analysis._final.load_test", must_not_run)
+        next(watching)
+    watching.close()
+    assert '"refresh":0' in page.read_text()  # the page of a watch that ended stays as it is
+
+
+def test_watching_ends_with_the_sweep(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    ledger = PretendSweep(students=True)(study).ledger
+    finish(study, ledger)
+    assert list(watch(study, open_ledger(study, create=False), 3.0)) == []
 
 
 # teacher_score

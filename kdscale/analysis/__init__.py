@@ -1,5 +1,6 @@
 """From a study to what it shows: estimates, comparisons and the report."""
 
+from kdscale.analysis._contents import Links
 from kdscale.analysis._estimate import Difference, Estimate, Goal, estimate, paired_difference
 from kdscale.analysis._final import final_evaluation
 from kdscale.analysis._format import MetricFormat
@@ -23,6 +24,7 @@ __all__ = [
     "Difference",
     "Estimate",
     "Goal",
+    "Links",
     "MetricFormat",
     "ReportPaths",
     "Statement",

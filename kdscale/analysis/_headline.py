@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdscale.analysis import _format as fmt
-from kdscale.analysis._estimate import Difference, estimate
+from kdscale.analysis._estimate import NOISE, Difference, estimate
+from kdscale.analysis._findings import Findings
 from kdscale.analysis._format import MetricFormat
+from kdscale.analysis._settle import next_step
 from kdscale.analysis._summary import (
     DISTILLED,
     TEACHER,
@@ -40,19 +42,24 @@ class Statement:
     text: str
 
 
-def headline(study: StudyRecord) -> tuple[Statement, ...]:
-    """Returns what was searched, the answer, how sure it is, what it cost and what failed."""
+def headline(study: StudyRecord, findings: Findings | None = None) -> tuple[Statement, ...]:
+    """Returns question, answer, how sure it is, what it cost, and what would settle the rest.
+
+    Args:
+        study: The study, finished or not.
+        findings: Its statistics, where they are at hand already.
+    """
+    findings = findings or Findings(study)
     statements = [
+        Statement("Unfinished", _unfinished(study)),
         Statement("Question", _question(study)),
-        Statement("Answer", _answer(study)),
+        Statement("Answer", _answer(findings)),
         Statement("How sure", _how_sure(study)),
         Statement("Cost", _cost(study)),
+        Statement("To settle", next_step(findings)),
         Statement("Failures", _failures(study)),
     ]
-    unfinished = _unfinished(study)
-    if unfinished:
-        statements.insert(0, Statement("Unfinished", unfinished))
-    return tuple(statements)
+    return tuple(statement for statement in statements if statement.text)
 
 
 def difference_sentence(study: StudyRecord) -> str:
@@ -106,24 +113,43 @@ def _question(study: StudyRecord) -> str:
     return f"Which {asked} give the student the {goal} {words}? {scope}."
 
 
-def _answer(study: StudyRecord) -> str:
-    best = best_configuration(study)
+def _answer(findings: Findings) -> str:
+    study, best = findings.study, findings.best
     if best is None or best.estimate is None:
         return "None yet: no trial has trained to the last epoch."
     metric = MetricFormat(study.metric)
-    rivals = len(candidates(study))
     values = f" ({fmt.parameters(best.parameters)})" if best.parameters else ""
-    ran = "one seed" if best.n == 1 else f"{best.n} seeds"
-    among = (
-        f"It is one of {rivals} configurations that trained to the last epoch under {ran}."
-        if rivals > 1
-        else f"No other configuration trained to the last epoch under {ran}."
-    )
     text = (
         f"Configuration {best.name}{values} has the best mean {metric.words}: "
-        f"{metric.value(best.estimate.mean)} ({metric.known(best.estimate)}). {among}"
+        f"{metric.value(best.estimate.mean)} ({metric.known(best.estimate)}). "
+        f"{plateau_sentence(findings)}"
     )
-    return f"{text} {_test_means(study.final)}".strip()
+    return f"{text.strip()} {_test_means(study.final)}".strip()
+
+
+def plateau_sentence(findings: Findings) -> str:
+    """Returns how many configurations the best one can be told from; empty without others."""
+    best, level = findings.best, findings.plateau
+    if best is None or level is None:
+        return ""
+    others = len(level.members) + len(level.worse) - 1
+    if not others:
+        return "No other configuration has trained to the last epoch."
+    ahead = configuration_name(level.best)
+    if best.number not in level.members:
+        return f"{ahead}, which has fewer seeds, is ahead of it by more than noise explains."
+    rivals = len(findings.rivals)
+    if not rivals:
+        return f"It is ahead of {_others(others)} by more than noise explains."
+    which = _others(others) if rivals == others else f"{rivals} of {_others(others)}"
+    return f"Its difference to {which} is {NOISE}."
+
+
+def _others(number: int) -> str:
+    """Returns ``the 7 other configurations that trained to the last epoch``."""
+    if number == 1:
+        return "the one other configuration that trained to the last epoch"
+    return f"the {number} other configurations that trained to the last epoch"
 
 
 def _test_means(final: FinalEvaluation | None) -> str:
@@ -156,15 +182,17 @@ def _cost(study: StudyRecord) -> str:
         f"{fmt.count(spent.trials, 'trial')}{controls}, {fmt.count(spent.epochs, 'epoch')}, "
         f"{fmt.seconds(spent.train_seconds)} of training."
     )
-    pruned = state_counts(study)["pruned"]
-    return f"{text} Rungs stopped {fmt.count(pruned, 'trial')} early." if pruned else text
+    counts = state_counts(study)
+    if counts["pruned"]:
+        text += f" Rungs stopped {fmt.count(counts['pruned'], 'trial')} early."
+    return text if counts["failed"] else f"{text} No trial failed."
 
 
 def _failures(study: StudyRecord) -> str:
     reasons = failure_reasons(study)
     failed = sum(number for _, number in reasons)
     if not failed:
-        return "No trial failed."
+        return ""
     shown = "; ".join(
         f"{reason} (×{number})" if number > 1 else reason
         for reason, number in reasons[:_REASONS_SHOWN]

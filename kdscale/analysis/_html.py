@@ -78,6 +78,11 @@ def definitions(pairs: Iterable[tuple[str, str]], style: str) -> str:
     return f'<dl class="{style}">{rows}</dl>'
 
 
+def note(text: str) -> str:
+    """Returns a paragraph in small print; empty for no text."""
+    return f'<p class="note">{escape(text)}</p>' if text else ""
+
+
 def data_block(name: str, data: Any) -> str:
     """Returns JSON in a script element that cannot be closed from within."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
@@ -110,7 +115,8 @@ def _row(cells: Sequence[Cell], columns: Sequence[Column], scale: Scale | None) 
 
 def _content(cell: Cell, scale: Scale | None) -> str:
     if not cell.marks or scale is None:
-        return escape(cell.text)
+        text = f"<strong>{escape(cell.text)}</strong>" if cell.strong else escape(cell.text)
+        return f'<a href="{escape(cell.link)}">{text}</a>' if cell.link else text
     middle = _STRIP_HEIGHT / 2
     mean = scale.x(math.fsum(cell.marks) / len(cell.marks))
     dots = "".join(f'<circle cx="{scale.x(m)}" cy="{middle}" r="3.5"/>' for m in cell.marks)

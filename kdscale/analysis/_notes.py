@@ -6,7 +6,10 @@ import math
 
 from kdscale.analysis import _format as fmt
 from kdscale.analysis._estimate import estimate
+from kdscale.analysis._findings import FEWEST_CONFIGURATIONS, PRIMARY, Findings
+from kdscale.analysis._format import MetricFormat
 from kdscale.analysis._summary import best_configuration, candidates, configuration_name
+from kdscale.analysis.statistics import NO_EFFECT
 from kdscale.records import FinalEvaluation, StudyRecord
 
 _NORMAL_QUANTILE = 1.96
@@ -21,6 +24,122 @@ def selection_note(study: StudyRecord) -> str:
         f"It is the best of {rivals} means, and the best of several noisy numbers is on average "
         "better than what it measures. The test set, which no choice has seen, is free of this."
     )
+
+
+def curse_note(findings: Findings) -> str:
+    """Returns the best value without the luck of having been chosen; empty if that is not known."""
+    known, best = findings.best_value, findings.best
+    if known is None or best is None or known.configuration != best.number:
+        return ""
+    if known.shrunk is None or known.low is None or known.high is None or known.kept is None:
+        return ""
+    metric = MetricFormat(findings.study.metric)
+    interval = f"{metric.number(known.low)} to {metric.number(known.high)}"
+    return (
+        f"It is the best of {known.configurations} means, and the best of several noisy numbers is "
+        f"on average better than what it measures. With that luck taken off it is "
+        f"{metric.value(known.shrunk)} (95% interval {interval}; shrunk towards the mean of all: "
+        f"of their spread, {100.0 * known.kept:.0f}% is more than noise); a bootstrap that repeats "
+        f"the choice says {metric.value(known.bootstrapped)}. The test set, which no choice has "
+        "seen, is free of this luck."
+    )
+
+
+def noise_note(findings: Findings) -> str:
+    """Returns how far values move from seed to seed; empty if nothing shows it."""
+    floor = findings.floor
+    if floor is None or floor.within.sd == 0.0:
+        return ""
+    metric = MetricFormat(findings.study.metric)
+    interval = f"{metric.number(floor.within.low)} to {metric.number(floor.within.high)}"
+    text = (
+        f"Noise floor: values of one configuration move by {metric.distance(floor.within.sd)} "
+        f"(standard deviation; 95% interval {interval}) from seed to seed, over "
+        f"{fmt.count(floor.trials, 'trial')} of {fmt.count(floor.configurations, 'configuration')}."
+    )
+    share = floor.paired_share
+    if share is not None:
+        text += (
+            f" {100.0 * share:.0f}% of that variance is what a seed does to all configurations "
+            "alike; comparing within seeds takes it out."
+        )
+    return text
+
+
+def difference_note(findings: Findings) -> str:
+    """Returns how the table of differences is to be read."""
+    undistilled = " and to the undistilled student" if findings.to_undistilled else ""
+    return (
+        f"Differences to the best configuration{undistilled}, paired by seed, with the noise "
+        "estimated from all configurations. Intervals are 95% each by itself; p is adjusted for "
+        "all comparisons of its column (Holm's method), and only p of at most 0.05 counts as "
+        "better or worse. Against the best of the same numbers all others look worse than they "
+        "are: the plateau above allows for that. The bootstrap interval draws from the residuals "
+        "of all configurations and needs no normal noise."
+    )
+
+
+def effects_note(findings: Findings) -> str:
+    """Returns what importances are of, and what they leave out."""
+    seen = sorted(effect.parameters[0] for effect in findings.effects[PRIMARY] if effect.detectable)
+    said = (
+        f"By the total Sobol index there is an effect of {fmt.listed(seen)}."
+        if seen
+        else f"By the total Sobol index there is {NO_EFFECT} of any hyperparameter: what is seen "
+        "is not distinguishable from noise."
+    )
+    n = findings.surrogate.configurations
+    stopped = len({row.configuration for row in findings.results.rows}) - n
+    text = (
+        f"{said} Over the {n} configurations that trained to the last epoch: how much of what is "
+        "seen each hyperparameter explains, less what the same measure says when scores are "
+        "shuffled. Bars are 95% bootstrap intervals; where one does not lie above zero (grey), "
+        f"there is {NO_EFFECT}. Other measures ask other questions, and each is wrong in 5% of "
+        "cases by itself: one of many that sees something proves little."
+    )
+    if findings.one_at_a_time_only:
+        text += (
+            " In a one-at-a-time design most configurations share the baseline's values, which "
+            "leaves these measures little to see: the curves above say more."
+        )
+    if stopped > 0:
+        text += (
+            f" The {fmt.count(stopped, 'configuration')} that rungs stopped under every seed "
+            "enter nothing here: what only parts bad from good looks weaker than it is."
+        )
+    return text
+
+
+def surface_note(findings: Findings) -> str:
+    """Returns how curves and surface are to be read."""
+    return (
+        "Blue lines: mean of a Gaussian process fitted to the "
+        f"{findings.surrogate.configurations} configurations, all other hyperparameters averaged "
+        "over those tried; bands are 95% intervals of that mean, dots the configurations. Where "
+        "the band holds a level line, the curve is not distinguishable from noise."
+    )
+
+
+def left_out(findings: Findings) -> tuple[str, ...]:
+    """Returns what the report would show of a larger study, and what that takes."""
+    study = findings.study
+    if findings.best is None:
+        return ()
+    n, found = findings.surrogate.configurations, []
+    if findings.floor is None:
+        found.append("The noise floor: it needs a configuration with two complete seeds.")
+    if study.parameters and not findings.effects:
+        found.append(
+            "Importances, interactions and response surface: they need "
+            f"{FEWEST_CONFIGURATIONS} configurations that trained to the last epoch and do not "
+            f"all score the same; there are {n}."
+        )
+    if len(study.parameters) > 1 and not any(len(line.values) > 2 for line in findings.lines):
+        found.append(
+            "Curves of one hyperparameter at a time: no three complete configurations differ in "
+            "one alone (search.method: oat or grid lays them out so)."
+        )
+    return tuple(found)
 
 
 def training_note(study: StudyRecord) -> str:

@@ -83,14 +83,14 @@ def parallel_coordinates(study: StudyRecord) -> Json | None:
 
     Trials that stopped early are faded at first by a selection on the axis of epochs.
     """
-    trials = [trial for trial in study.trials if _round(trial.value) is not None]
+    trials = [trial for trial in study.trials if round_digits(trial.value) is not None]
     if not trials or not study.parameters:
         return None
     axes = [_parameter_axis(name, trials) for name in study.parameters]
     lengths = [len(trial.history) for trial in trials]
     if min(lengths) != max(lengths):
         axes.append(_epoch_axis(lengths, study.epochs))
-    values = [value for trial in trials if (value := _round(trial.value)) is not None]
+    values = [value for trial in trials if (value := round_digits(trial.value)) is not None]
     axes.append({"label": html.escape(study.metric), "values": values} | _padded(values))
     done = [
         value for trial, value in zip(trials, values, strict=True) if trial.state == "done"
@@ -162,7 +162,7 @@ def _curve_layout(study: StudyRecord, metric: str, shown: list[float] | None) ->
         "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": html.escape(MetricFormat(metric).words)}, "range": shown},
         "hovermode": "closest",
-        "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+        "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
         "margin": {"l": 56, "r": 12, "t": 24, "b": 48},
         "shapes": [
             {
@@ -201,7 +201,7 @@ def _metric_order(name: str) -> tuple[bool, bool, str]:
 
 
 def _series(trials: Sequence[TrialRecord], metric: str, epochs: int) -> Json:
-    values = [[_round(row.get(metric)) for row in trial.history] for trial in trials]
+    values = [[round_digits(row.get(metric)) for row in trial.history] for trial in trials]
     # The first epochs differ far more than the trials do and would hide them.
     late = [
         value for line in values for value in line[epochs // _STEEP_SHARE :] if value is not None
@@ -212,7 +212,8 @@ def _series(trials: Sequence[TrialRecord], metric: str, epochs: int) -> Json:
     return {"values": values, "range": [min(late) - pad, max(late) + pad]}
 
 
-def _round(value: float | None) -> float | None:
+def round_digits(value: float | None) -> float | None:
+    """Returns the value with six significant digits, or None where it is not finite."""
     return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
 
 

@@ -1,12 +1,10 @@
-"""The tables of a report, as data; rendered to CSV and Markdown here and to HTML in `_html`."""
+"""The tables of a report, as data; rendered to HTML in `_html` and to text in `_export`."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kdscale.analysis import _format as fmt
 from kdscale.analysis._estimate import Estimate, estimate
@@ -23,6 +21,7 @@ from kdscale.analysis._summary import (
     seed_values,
     summarise,
 )
+from kdscale.analysis.statistics import Plateau
 from kdscale.records import FinalEvaluation, FinalScores, StudyRecord, TrialRecord, Value
 
 
@@ -35,12 +34,18 @@ class Cell:
         key: What the column sorts by; None sorts last in either direction.
         style: CSS class of the cell in HTML.
         marks: Values of single seeds and their mean, drawn as dots in HTML.
+        ends: Ends of an interval, unrounded.
+        strong: Whether it stands out: a mean that is not distinguishable from the best.
+        link: Where it leads in HTML, if anywhere.
     """
 
     text: str
     key: float | str | None = None
     style: str = ""
     marks: tuple[float, ...] = ()
+    ends: tuple[float, float] | None = None
+    strong: bool = False
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,15 @@ class Column:
         title: Its head.
         numeric: Whether its cells are aligned to the right.
         code: Whether its title is a name from the study file.
+        interval: Whether its cells are intervals.
+        seeds: Whether its cells list what single seeds say.
     """
 
     title: str
     numeric: bool = False
     code: bool = False
+    interval: bool = False
+    seeds: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,13 @@ def number_cell(value: float | None, text: str) -> Cell:
     return Cell(text, value)
 
 
+def interval_cell(known: Estimate | None, text: str) -> Cell:
+    """Returns a cell for the estimate's interval; a dash where there is none."""
+    if known is None or known.low is None or known.high is None:
+        return Cell(NOTHING)
+    return Cell(text, known.low, ends=(known.low, known.high))
+
+
 def final_table(final: FinalEvaluation) -> Table:
     """Returns teacher, undistilled and distilled student on the test set, side by side."""
     metric = MetricFormat("test_accuracy")
@@ -98,7 +114,7 @@ def final_table(final: FinalEvaluation) -> Table:
                 Cell("distilled − undistilled, paired by seed", style="difference"),
                 Cell(NOTHING),
                 Cell(metric.signed(known.mean), known.mean),
-                Cell(metric.signed_interval(known)),
+                interval_cell(known, metric.signed_interval(known)),
                 Cell(str(known.n), known.n),
                 Cell(difference.verdict),
             )
@@ -107,18 +123,25 @@ def final_table(final: FinalEvaluation) -> Table:
         Column("network"),
         Column("parameters", numeric=True),
         Column("test accuracy, %", numeric=True),
-        Column("95% interval", numeric=True),
+        Column("95% interval", numeric=True, interval=True),
         Column("n", numeric=True),
-        Column("by seed"),
+        Column("by seed", seeds=True),
     )
     return Table(columns, tuple(rows))
 
 
-def configuration_table(study: StudyRecord) -> Table:
-    """Returns the undistilled student and then one row a configuration, best first."""
+def configuration_table(study: StudyRecord, level: Plateau | None) -> Table:
+    """Returns the undistilled student and then one row a configuration, best first.
+
+    Args:
+        study: The study.
+        level: Which configurations can be told from the best, where that is known: means of the
+            others stand out.
+    """
     metric = MetricFormat(study.metric)
     rows = [
-        _configuration_row(summary, study, metric) for summary in rank(summarise(study), study.goal)
+        _configuration_row(summary, study, metric, level)
+        for summary in rank(summarise(study), study.goal)
     ]
     reference = None
     if study.controls:
@@ -127,15 +150,16 @@ def configuration_table(study: StudyRecord) -> Table:
         known = estimate(values.values()) if values else None
         reference = known.mean if known else None
         cells += _estimate_cells(known, tuple(values.values()), metric)
-        cells += [Cell(NOTHING) for _ in study.parameters]
+        cells += [Cell(NOTHING) for _ in ("standing", *study.parameters)]
         cells += _seed_cells(study.controls)
         rows.insert(0, tuple(cells))
     columns = (
         Column("configuration"),
         Column("mean", numeric=True),
-        Column("95% interval", numeric=True),
+        Column("95% interval", numeric=True, interval=True),
         Column("n", numeric=True),
-        Column("by seed"),
+        Column("by seed", seeds=True),
+        Column("against the best"),
         *(Column(name, numeric=_is_numeric(study, name), code=True) for name in study.parameters),
         Column("pruned"),
         Column("failed"),
@@ -143,8 +167,14 @@ def configuration_table(study: StudyRecord) -> Table:
     return Table(columns, tuple(rows), reference)
 
 
-def trial_table(study: StudyRecord) -> Table:
-    """Returns one row a trial: finished ones first, best first; then the others by number."""
+def trial_table(study: StudyRecord, links: Mapping[str, str] | None = None) -> Table:
+    """Returns one row a trial: finished ones first, best first; then the others by number.
+
+    Args:
+        study: The study.
+        links: Name of a trial -> its page in MLflow.
+    """
+    pages = links or {}
     metric = MetricFormat(study.metric)
     sign = -1.0 if study.goal == "maximize" else 1.0
 
@@ -165,7 +195,7 @@ def trial_table(study: StudyRecord) -> Table:
     )
     rows = tuple(
         (
-            Cell(trial.name),
+            Cell(trial.name, link=pages.get(trial.name, "")),
             Cell(trial.state, style=f"state {trial.state}"),
             number_cell(trial.value, metric.number(trial.value)),
             number_cell(len(trial.history), str(len(trial.history))),
@@ -180,43 +210,6 @@ def trial_table(study: StudyRecord) -> Table:
     return Table(columns, rows)
 
 
-def trials_csv(study: StudyRecord) -> str:
-    """Returns the trials as CSV, one row a trial, numbers unrounded, controls last."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    head = ("trial", "number", "configuration", "seed", "state", "reason", study.metric)
-    tail = ("epochs", "attempt", "train_seconds", "group")
-    writer.writerow([*head, *study.parameters, *tail])
-    for trial in (*study.trials, *study.controls):
-        configuration = "undistilled" if trial.configuration is None else trial.configuration
-        value = "" if trial.value is None else trial.value
-        writer.writerow(
-            [
-                *(trial.name, trial.number, configuration, trial.seed, trial.state, trial.reason),
-                value,
-                *(trial.parameters.get(name, "") for name in study.parameters),
-                *(len(trial.history), trial.attempt, trial.train_seconds, trial.group),
-            ]
-        )
-    return out.getvalue()
-
-
-def markdown_text(text: str) -> str:
-    """Returns the text on one line, with what Markdown would read as markup escaped."""
-    flat = " ".join(text.split())
-    for mark in "\\|`*<[":
-        flat = flat.replace(mark, f"\\{mark}")
-    return flat
-
-
-def to_markdown(table: Table) -> str:
-    """Returns the table in GitHub's Markdown."""
-    heads = [f"`{column.title}`" if column.code else column.title for column in table.columns]
-    rules = ["---:" if column.numeric else ":---" for column in table.columns]
-    lines = [heads, rules, *([markdown_text(cell.text) for cell in row] for row in table.rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def _final_row(label: str, scores: FinalScores, metric: MetricFormat) -> tuple[Cell, ...]:
     values = tuple(scores.accuracies.values())
     count = number_cell(scores.parameters or None, f"{scores.parameters:,}")
@@ -224,11 +217,19 @@ def _final_row(label: str, scores: FinalScores, metric: MetricFormat) -> tuple[C
 
 
 def _configuration_row(
-    summary: ConfigurationSummary, study: StudyRecord, metric: MetricFormat
+    summary: ConfigurationSummary, study: StudyRecord, metric: MetricFormat, level: Plateau | None
 ) -> tuple[Cell, ...]:
+    mean, *others = _estimate_cells(summary.estimate, tuple(summary.values.values()), metric)
+    standing = Cell(NOTHING)
+    if level is not None and summary.number in level.members:
+        mean, standing = replace(mean, strong=True), Cell("plateau", 0)
+    elif level is not None and summary.number in level.worse:
+        standing = Cell("worse", 1)
     return (
         number_cell(summary.number, summary.name),
-        *_estimate_cells(summary.estimate, tuple(summary.values.values()), metric),
+        mean,
+        *others,
+        standing,
         *(_parameter_cell(summary.parameters.get(name)) for name in study.parameters),
         *(Cell(fmt.seeds(seeds), len(seeds)) for seeds in (summary.pruned, summary.failed)),
     )
@@ -241,7 +242,7 @@ def _estimate_cells(
     mean = known.mean if known else None
     return [
         number_cell(mean, metric.number(mean)),
-        Cell(metric.interval(known), known.low if known else None),
+        interval_cell(known, metric.interval(known)),
         number_cell(len(values), str(len(values))),
         Cell(by_seed, mean, style="by-seed", marks=tuple(values)),
     ]

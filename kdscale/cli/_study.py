@@ -161,13 +161,37 @@ def teacher(
 
 
 @app.command()
-def report(study: StudyPath, overrides: Overrides = None) -> None:
-    """Write the report of a study, finished or not: HTML, CSV and Markdown."""
+def report(
+    study: StudyPath,
+    overrides: Overrides = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Write it again and again while a sweep runs; the open page follows by itself. "
+            "Does not read the test set. Ends with the sweep, or with Ctrl-C.",
+        ),
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=1, help="With --watch: seconds between two writings.")
+    ] = 15.0,
+) -> None:
+    """Write the report of a study, finished or not: HTML, CSV, Markdown, and tables for LaTeX."""
     from kdscale.search import open_ledger
     from kdscale.workflow import finish
+    from kdscale.workflow import watch as watch_study
 
     loaded = load_study(study, overrides)
-    paths, record = finish(loaded, open_ledger(loaded, create=False))
+    ledger = open_ledger(loaded, create=False)
+    if watch:
+        try:
+            for paths in watch_study(loaded, ledger, every):
+                print_plain(f"report: {paths.html}, again in {every:g} s")
+        except KeyboardInterrupt:
+            print_plain("no longer watching: the page stays as it is now")
+            return
+        ledger = open_ledger(loaded, create=False)
+    paths, record = finish(loaded, ledger)
     show_report(record, paths)
 
 

@@ -22,6 +22,7 @@ _OWNED = (
     "report.html",
     "report.csv",
     "report.md",
+    "report-tables",
     "mlflow.db",
     "mlflow.db-*",
     "mlflow.id",

@@ -1,9 +1,14 @@
-"""What ran a study: versions of the libraries and the git commit."""
+"""What ran a study: versions of the libraries, the machine and the git commit."""
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 from importlib.metadata import version
+from pathlib import Path
+
+import torch
 
 import kdscale
 
@@ -11,8 +16,27 @@ _LIBRARIES = ("torch", "timm", "ray", "optuna", "mlflow", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of kdscale and of the libraries that numbers depend on."""
-    return {"kdscale": kdscale.__version__} | {name: version(name) for name in _LIBRARIES}
+    """Returns the versions of kdscale and of what numbers depend on: Python, libraries, machine."""
+    libraries = {name: version(name) for name in _LIBRARIES}
+    place = {"python": platform.python_version(), "machine": machine()}
+    return {"kdscale": kdscale.__version__} | libraries | place
+
+
+def machine() -> str:
+    """Returns what this machine computes with: ``2 CPUs (x86_64, Intel Xeon), NVIDIA H200``."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    parts = [platform.machine(), _processor()]
+    cpus = f"{os.cpu_count()} CPUs ({', '.join(part for part in parts if part)})"
+    return ", ".join([cpus, *gpus])
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "")
 
 
 def git_commit() -> str:

@@ -7,15 +7,16 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
-from kdscale.analysis import headline, markdown, write_report
+from kdscale.analysis import Links, headline, markdown, write_report
 from kdscale.analysis._page import page
 from kdscale.records import StudyRecord, TrialRecord
 
-from .studies import study, trial, usual
+from .studies import simulate, study, trial, usual
 
 VOID = {"meta", "link", "br", "circle", "line"}
 
@@ -58,11 +59,15 @@ def text_of(record: StudyRecord) -> str:
     return " ".join(Reader(page(record)).text)
 
 
-def test_report_writes_three_files_and_leaves_no_part(tmp_path: Path) -> None:
+def test_report_writes_its_files_and_leaves_no_part(tmp_path: Path) -> None:
     paths = write_report(usual(), tmp_path / "new" / "folder")
     assert sorted(path.name for path in paths.html.parent.iterdir()) == [
-        *("report.csv", "report.html", "report.md")
+        *("report-tables", "report.csv", "report.html", "report.md")
     ]
+    assert sorted(paths.tables) == sorted((paths.html.parent / "report-tables").iterdir())
+    assert {path.name for path in paths.tables if path.suffix == ".tex"} == {
+        *("configurations.tex", "differences.tex", "test_set.tex", "trials.tex")
+    }
     assert paths.md.read_text(encoding="utf-8") == markdown(usual())
     before = paths.html.read_bytes()
     write_report(usual(), paths.html.parent)
@@ -75,7 +80,10 @@ def test_page_stands_alone() -> None:
     assert reader.references == ["data:,"]
     assert text.count(get_plotlyjs()) == 1
     assert "default-src 'none'" in text
-    assert set(json.loads(reader.data)) == {"curves", "parallel"}
+    data = json.loads(reader.data)
+    assert set(data["figures"]) == {"curves", "parallel", "budget"}
+    assert {"configurations.tex", "test_set.md", "trials.csv"} <= set(data["files"])
+    assert data["refresh"] == 0
     assert "prefers-color-scheme: dark" in text
 
 
@@ -88,7 +96,12 @@ def test_page_says_what_was_found() -> None:
     assert "4 configurations under seeds 0 and 1" in text
     assert "Configuration c001 (alpha = 0.5, depth = 5) has the best mean" in text
     assert "72.25% (95% interval 69.07 to 75.43, n = 2)" in text
-    assert "It is one of 2 configurations that trained to the last epoch under 2 seeds." in text
+    assert (
+        "Its difference to the 2 other configurations that trained to the last epoch is not "
+        "distinguishable from noise." in text
+    )
+    assert "it takes about 3 paired seeds" in text
+    assert "Importances, interactions and response surface: they need 8 configurations" in text
     assert "2.95 points above the undistilled one" in text
     assert "better, beyond seed noise" in text
     assert "The test set was read once. 1,500 test images." in text
@@ -173,8 +186,68 @@ def test_report_of_a_thousand_trials_stays_small() -> None:
         for n in range(1000)
     ]
     text = page(study(trials, parameters=("alpha",)))
-    assert text.count("<tr>") == 1000 + 500 + 2
-    assert len(text) - len(get_plotlyjs()) < 1_500_000
+    assert text.count("<tr>") > 1000 + 500
+    assert len(text) - len(get_plotlyjs()) < 2_500_000
+
+
+def test_five_sentences_when_all_went_well() -> None:
+    told = headline(simulate(6, 4, design="oat"))
+    assert [one.label for one in told] == ["Question", "Answer", "How sure", "Cost", "To settle"]
+    assert "No trial failed." in told[3].text
+
+
+def test_one_seed_asks_for_more() -> None:
+    told = {one.label: one.text for one in headline(simulate(4, 1))}
+    assert "is not distinguishable from noise" in told["Answer"]
+    assert told["To settle"].startswith("More seeds: nothing here shows how far values move")
+
+
+def test_the_best_one_far_ahead_needs_nothing_more() -> None:
+    values = {0: (70.0, 70.4, 70.2), 1: (75.1, 75.3, 75.2), 2: (70.1, 70.2, 70.4)}
+    trials = [
+        trial(3 * number + seed, number, seed, value, parameters={"alpha": number})
+        for number, row in values.items()
+        for seed, value in enumerate(row)
+    ]
+    told = {one.label: one.text for one in headline(study(trials, parameters=("alpha",)))}
+    assert "It is ahead of the 2 other configurations" in told["Answer"]
+    assert told["To settle"] == "The choice among these configurations needs nothing more."
+
+
+def test_a_running_study_is_left_to_end() -> None:
+    told = {one.label: one.text for one in headline(study([trial(0, 0, 0, 3.0, "running")]))}
+    assert told["To settle"] == "Let the sweep end: the command that started it continues it."
+
+
+def test_the_page_of_a_design_has_curves_and_importances() -> None:
+    text = page(simulate(6, 3, design="oat"))
+    reader = Reader(text)
+    figures = json.loads(reader.data)["figures"]
+    assert {"line-0", "line-1", "line-2", "importances", "interactions", "surface"} <= set(figures)
+    assert "By the total Sobol index there is" in " ".join(reader.text)
+    assert 'id="left-out"' not in text
+
+
+def test_of_noise_alone_no_effect_is_claimed() -> None:
+    draw = np.random.default_rng(1)
+    trials = [
+        trial(n, n, 0, 70.0 + draw.normal(), parameters={"alpha": draw.random(), "depth": n % 3})
+        for n in range(16)
+    ]
+    text = " ".join(text_of(study(trials)).split())
+    assert "By the total Sobol index there is no detectable effect of any hyperparameter" in text
+
+
+def test_links_lead_to_mlflow_and_the_page_says_how() -> None:
+    links = Links({"c000-s0": "http://127.0.0.1:5000/#/experiments/1/runs/ab"}, "While it runs.")
+    reader = Reader(page(usual(), links))
+    assert reader.references == ["data:,", "http://127.0.0.1:5000/#/experiments/1/runs/ab"]
+    assert "While it runs." in " ".join(reader.text)
+
+
+def test_a_watched_page_loads_itself_again(tmp_path: Path) -> None:
+    paths = write_report(usual(), tmp_path, refresh_seconds=7.0)
+    assert json.loads(Reader(paths.html.read_text(encoding="utf-8")).data)["refresh"] == 7.0
 
 
 values = st.one_of(st.none(), st.floats(0.0, 100.0), st.just(float("nan")))

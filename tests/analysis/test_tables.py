@@ -4,15 +4,26 @@ import csv
 import io
 from dataclasses import replace
 
+import pytest
+
+from kdscale.analysis._contents import Contents, sensitivity_name
+from kdscale.analysis._export import latex_text, to_csv, to_latex, to_markdown, trials_csv
+from kdscale.analysis._findings import Findings
 from kdscale.analysis._tables import (
+    Cell,
+    Column,
+    Table,
     configuration_table,
     final_table,
-    to_markdown,
     trial_table,
-    trials_csv,
 )
+from kdscale.analysis._tables_effects import difference_table, sensitivity_table
 
-from .studies import study, trial, usual
+from .studies import simulate, study, trial, usual
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in table.rows]
 
 
 def test_csv_has_a_row_a_trial_and_loses_no_digit() -> None:
@@ -39,7 +50,7 @@ def test_trials_are_listed_best_first_then_the_unfinished() -> None:
 
 
 def test_configurations_start_with_the_control_and_say_n() -> None:
-    table = configuration_table(usual())
+    table = configuration_table(usual(), None)
     titles = [column.title for column in table.columns]
     rows = [dict(zip(titles, (cell.text for cell in row), strict=True)) for row in table.rows]
     assert [row["configuration"] for row in rows] == ["undistilled", "c001", "c000", "c002", "c003"]
@@ -73,3 +84,72 @@ def test_markdown_escapes_what_would_break_a_table() -> None:
     assert r"\<b> not \| finite" in lines[2]
     assert r"a\|b" in lines[2]
     assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+
+
+def test_the_plateau_stands_out() -> None:
+    record = simulate(6, 4, design="oat")
+    table = configuration_table(record, Findings(record).plateau)
+    column = [one.title for one in table.columns].index("against the best")
+    standing = {row[0].text: (row[column].text, row[1].strong) for row in table.rows}
+    assert set(standing.values()) == {("–", False), ("plateau", True), ("worse", False)}
+    assert standing["undistilled"] == ("–", False)
+    assert standing[table.rows[1][0].text] == ("plateau", True)
+
+
+def test_differences_are_to_the_best_and_to_the_undistilled() -> None:
+    table = difference_table(Findings(simulate(6, 4, design="oat")))
+    titles = [one.title for one in table.columns]
+    rows = [dict(zip(titles, row, strict=True)) for row in texts(table)]
+    assert rows[0]["− best"] == "the best"
+    assert {row["than undistilled"] for row in rows} == {"better"}
+    assert {row["than best"] for row in rows[1:]} == {"worse", "not distinguishable from noise"}
+    assert len(set(titles)) == len(titles)
+    alone = difference_table(Findings(simulate(6, 4, design="oat", controls=False)))
+    assert len(alone.columns) == len(titles) - 4
+
+
+def test_one_hyperparameter_across_as_in_the_papers() -> None:
+    findings = Findings(simulate(6, 4, design="oat"))
+    table = sensitivity_table(findings, findings.lines[2])
+    assert [one.title for one in table.columns] == ["depth", "3", "5", "7", "9"]
+    rows = texts(table)
+    assert [row[0] for row in rows] == ["validation accuracy, %", "± (95%)", "n", "configuration"]
+    assert rows[2][1:] == ["4", "4", "4", "4"]
+    assert rows[3][3] == "c000"
+    assert sensitivity_name("a b/c") == "sensitivity_a_b_c"
+
+
+def test_csv_has_numbers_unrounded_and_intervals_in_two_columns() -> None:
+    columns = (Column("name"), Column("mean", numeric=True), Column("range", interval=True))
+    rows = ((Cell("a"), Cell("1.23", 1.23456), Cell("1 to 2", 1.0, ends=(1.0, 2.0))),)
+    lines = to_csv(Table(columns, (*rows, (Cell("b"), Cell("–"), Cell("–"))))).splitlines()
+    assert lines == ["name,mean,range low,range high", "a,1.23456,1.0,2.0", "b,,,"]
+
+
+def test_latex_is_booktabs_and_escaped() -> None:
+    columns = (Column("a_b", code=True), Column("n", numeric=True), Column("dots", seeds=True))
+    table = Table(columns, ((Cell("50% & more"), Cell("−1", -1.0, strong=True), Cell("1, 2")),))
+    assert to_latex(table).splitlines() == [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"\texttt{a\_b} & n \\",
+        r"\midrule",
+        r"50\% \& more & \textbf{$-$1} \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    assert latex_text("\\a{}\n~^<") == (
+        r"\textbackslash{}a\{\} \textasciitilde{}\textasciicircum{}\textless{}"
+    )
+
+
+@pytest.mark.parametrize("name", ["configurations", "differences", "test_set", "trials"])
+def test_every_table_can_be_written_in_every_form(name: str) -> None:
+    table = Contents(usual()).tables[name]
+    shown = sum(not column.seeds for column in table.columns)
+    body = [line for line in to_latex(table).splitlines() if line.endswith("\\\\")]
+    assert len(body) == len(table.rows) + 1
+    assert {line.replace("\\&", "").count("&") for line in body} == {shown - 1}
+    assert len({len(row) for row in csv.reader(io.StringIO(to_csv(table)))}) == 1
+    assert len(to_markdown(table).splitlines()) == len(table.rows) + 2

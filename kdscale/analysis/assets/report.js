@@ -1,7 +1,9 @@
 "use strict";
 
 (() => {
-  const data = JSON.parse(document.getElementById("report-data").textContent);
+  const page = JSON.parse(document.getElementById("report-data").textContent);
+  const { figures, files, refresh } = page;
+  const KEPT = `kdscale ${document.title}`;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const print = window.matchMedia("print");
   const config = { displayModeBar: false, responsive: true };
@@ -36,6 +38,7 @@
     };
     layout.paper_bgcolor = layout.plot_bgcolor = style.getPropertyValue("--page").trim();
     layout.hoverlabel = { align: "left" };
+    layout.height = undefined;
     layout.uirevision = "kept";
     for (const name of ["xaxis", "yaxis"]) {
       if (layout[name]) {
@@ -45,24 +48,37 @@
     return layout;
   }
 
-  function draw() {
+  function draw(names) {
     const style = getComputedStyle(document.documentElement);
-    for (const [name, { figure }] of Object.entries(data)) {
+    for (const name of names) {
+      const { figure } = figures[name];
       const place = document.getElementById(`plot-${name}`);
       Plotly.react(place, themed(figure.data, style), layoutOf(figure, style), config);
     }
   }
 
-  function chooseMetric(select) {
-    const { figure, series } = data.curves;
-    const { values, range } = series[select.value];
-    figure.data.forEach((trace, index) => {
-      trace.y = values[index];
-    });
-    figure.layout.yaxis.title.text = select.selectedOptions[0].textContent;
-    figure.layout.yaxis.range = range;
-    figure.layout.yaxis.uirevision = select.value;
-    draw();
+  function drawAll() {
+    draw(Object.keys(figures));
+  }
+
+  function choose(name, select) {
+    const { figure, series, choices } = figures[name];
+    if (choices) {
+      figures[name].figure = choices[select.value];
+    } else {
+      const { values, range } = series[select.value];
+      figure.data.forEach((trace, index) => {
+        trace.y = values[index];
+      });
+      figure.layout.yaxis.title.text = select.selectedOptions[0].textContent;
+      figure.layout.yaxis.range = range;
+      figure.layout.yaxis.uirevision = select.value;
+    }
+    const height = figures[name].figure.layout.height;
+    if (height) {
+      document.getElementById(`plot-${name}`).style.height = `${height}px`;
+    }
+    draw([name]);
   }
 
   function keyOf(row, index) {
@@ -100,16 +116,72 @@
     });
   }
 
+  function save(name) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([files[name]], { type: "text/plain" }));
+    link.download = name;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+
+  // What a reader has chosen survives the page's loading itself again.
+  function remember() {
+    const state = { x: scrollX, y: scrollY, picks: {}, sorts: {} };
+    document.querySelectorAll("select").forEach((select) => {
+      state.picks[select.id] = select.value;
+    });
+    document.querySelectorAll("table.sortable").forEach((table, place) => {
+      const index = [...table.tHead.rows[0].cells].findIndex((head) => head.ariaSort);
+      if (index >= 0) {
+        state.sorts[place] = [index, table.tHead.rows[0].cells[index].ariaSort];
+      }
+    });
+    sessionStorage.setItem(KEPT, JSON.stringify(state));
+  }
+
+  function restore() {
+    const state = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+    if (state === null) {
+      return;
+    }
+    for (const [id, value] of Object.entries(state.picks)) {
+      const select = document.getElementById(id);
+      if (select && [...select.options].some((option) => option.value === value)) {
+        select.value = value;
+        select.dispatchEvent(new Event("change"));
+      }
+    }
+    const tables = document.querySelectorAll("table.sortable");
+    for (const [place, [index, direction]] of Object.entries(state.sorts)) {
+      const button = tables[place]?.tHead.rows[0].cells[index]?.querySelector("button");
+      button?.click();
+      if (direction === "descending") {
+        button?.click();
+      }
+    }
+    scrollTo(state.x, state.y);
+  }
+
   document.querySelectorAll("table.sortable").forEach(makeSortable);
-  if (Object.keys(data).length > 0) {
-    draw();
-    dark.addEventListener("change", draw);
+  document.querySelectorAll("button[data-save]").forEach((button) => {
+    button.addEventListener("click", () => save(button.dataset.save));
+  });
+  for (const name of Object.keys(figures)) {
+    const select = document.getElementById(`pick-${name}`);
+    select?.addEventListener("change", () => choose(name, select));
+  }
+  if (Object.keys(figures).length > 0) {
+    drawAll();
+    dark.addEventListener("change", drawAll);
     print.addEventListener("change", () => {
-      draw();
+      drawAll();
       document.querySelectorAll(".plot").forEach((place) => Plotly.Plots.resize(place));
     });
   }
-  document
-    .getElementById("curve-metric")
-    ?.addEventListener("change", (event) => chooseMetric(event.target));
+  if (refresh > 0) {
+    history.scrollRestoration = "manual";
+    restore();
+    addEventListener("pagehide", remember);
+    setTimeout(() => location.reload(), 1000 * refresh);
+  }
 })();

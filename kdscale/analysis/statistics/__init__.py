@@ -30,6 +30,7 @@ from kdscale.analysis.statistics._effects import NO_EFFECT, Effect, design, effe
 from kdscale.analysis.statistics._intervals import ConfigurationEstimate, configuration_estimates
 from kdscale.analysis.statistics._measures import MEASURES
 from kdscale.analysis.statistics._noise import NoiseFloor, Spread, noise_floor
+from kdscale.analysis.statistics._one_at_a_time import OneAtATime, one_at_a_time
 from kdscale.analysis.statistics._plateau import Plateau, plateau
 from kdscale.analysis.statistics._power import (
     PowerPlan,
@@ -41,6 +42,7 @@ from kdscale.analysis.statistics._power import (
 from kdscale.analysis.statistics._race import Race, race
 from kdscale.analysis.statistics._results import Layout, Result, Results, results_of
 from kdscale.analysis.statistics._shrinkage import BestValue, best_value
+from kdscale.analysis.statistics._surface import Line, Surface, Surrogate
 
 __all__ = [
     "MEASURES",
@@ -56,8 +58,10 @@ __all__ = [
     "CurveAudit",
     "Effect",
     "Layout",
+    "Line",
     "MethodComparison",
     "NoiseFloor",
+    "OneAtATime",
     "Plateau",
     "PowerPlan",
     "PublishedTable",
@@ -65,6 +69,8 @@ __all__ = [
     "Result",
     "Results",
     "Spread",
+    "Surface",
+    "Surrogate",
     "Test",
     "almost_stochastic_order",
     "at_equal_budget",
@@ -83,6 +89,7 @@ __all__ = [
     "expected_best",
     "holm",
     "noise_floor",
+    "one_at_a_time",
     "plateau",
     "power",
     "power_plan",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -30,7 +30,7 @@ class Effect:
 
     Attributes:
         measure: Name of the measure; ``sobol`` comes as ``sobol_first``, ``sobol_total`` and
-            ``sobol_pair``.
+            ``sobol_pair``, interactions of ``fanova`` as ``fanova_pair``.
         parameters: One name, or the two of an interaction.
         importance: What the measure says; never below 0, and above 0 by chance alone.
         excess: Importance less what the same measure says of shuffled scores on average.
@@ -114,7 +114,8 @@ def effects(
 def design(results: Results) -> tuple[tuple[str, ...], Array, Array]:
     """Returns names, [n, d] ranks in the unit cube and [n] scores of the complete trials.
 
-    Scores are configuration means with the seeds' effects taken out, larger being better.
+    Scores are configuration means with the seeds' effects taken out, larger being better. A
+    hyperparameter that some configuration does not have, or that has one value, is left out.
     """
     layout = results.layout
     if not layout.configurations:
@@ -122,12 +123,22 @@ def design(results: Results) -> tuple[tuple[str, ...], Array, Array]:
     rows = [results.parameters[number] for number in layout.configurations]
     names, columns = [], []
     for name in results.names:
+        if any(name not in row for row in rows):
+            continue
         column = _ranks([row[name] for row in rows])
         if np.ptp(column) > 0.0:
             names.append(name)
             columns.append(column)
     score = results.sign * additive_fit(layout).effects
     return tuple(names), np.array(columns).T.reshape(len(rows), len(names)), score
+
+
+def ordered_values(values: Iterable[Value]) -> tuple[Value, ...]:
+    """Returns the distinct values: numbers by size, others by their text."""
+    distinct = set(values)
+    if all(isinstance(value, int | float) for value in distinct):
+        return tuple(sorted(distinct))
+    return tuple(sorted(distinct, key=str))
 
 
 def _quantile(draws: Array) -> float:
@@ -138,16 +149,18 @@ def _quantile(draws: Array) -> float:
 
 def _ranks(values: Sequence[Value]) -> Array:
     """Returns where each value lies among the distinct ones, in (0, 1)."""
-    numeric = all(isinstance(value, int | float) for value in values)
-    distinct = sorted(set(values)) if numeric else sorted({str(value) for value in values})
+    distinct = ordered_values(values)
     place = {value: (index + 0.5) / len(distinct) for index, value in enumerate(distinct)}
-    return np.array([place[value if numeric else str(value)] for value in values])
+    return np.array([place[value] for value in values])
 
 
 def _kinds(measure: str, names: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
-    alone = [(name,) for name in names]
-    if measure != "sobol":
-        return [(measure, one) for one in alone]
-    first = [("sobol_first", one) for one in alone]
-    total = [("sobol_total", one) for one in alone]
-    return [*first, *total, *(("sobol_pair", pair) for pair in combinations(names, 2))]
+    alone: list[tuple[str, ...]] = [(name,) for name in names]
+    pairs: list[tuple[str, tuple[str, ...]]] = [
+        (f"{measure}_pair", pair) for pair in combinations(names, 2)
+    ]
+    if measure == "sobol":
+        singles = [(kind, one) for kind in ("sobol_first", "sobol_total") for one in alone]
+        return [*singles, *pairs]
+    singles = [(measure, one) for one in alone]
+    return [*singles, *pairs] if measure == "fanova" else singles

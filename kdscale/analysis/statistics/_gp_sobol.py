@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import warnings
 from itertools import combinations
 
 import numpy as np
 from scipy.special import erf
 
+from kdscale.analysis.statistics._gp import fit_process
 from kdscale.analysis.statistics._results import Array
 
 _NODES = 24
-_MOST_POINTS = 200
-_FEWEST_SCALE, _MOST_SCALE = 0.1, 10.0
 
 
 def gp_sobol(x: Array, y: Array) -> Array:
@@ -25,7 +23,7 @@ def gp_sobol(x: Array, y: Array) -> Array:
 
     Args:
         x: [n, d] Hyperparameters in the unit cube.
-        y: [n] Scores. Of more than 200, 200 evenly spaced ones are used.
+        y: [n] Scores. Of more than 120, 120 evenly spaced ones are used.
 
     Returns:
         [d + d + d (d - 1) / 2] First-order indices, total indices, and interactions of the pairs
@@ -38,10 +36,8 @@ def gp_sobol(x: Array, y: Array) -> Array:
     pairs = list(combinations(range(d), 2))
     if np.ptp(y) == 0.0 or len(y) < d + 3:
         return np.zeros(2 * d + len(pairs))
-    if len(y) > _MOST_POINTS:
-        kept = np.linspace(0, len(y) - 1, _MOST_POINTS).round().astype(int)
-        x, y = x[kept], y[kept]
-    weights, scales = _fitted(x, (y - y.mean()) / y.std())
+    process = fit_process(x, y)
+    x, weights, scales = process.x, process.weights, process.scales
     # means[k][i]: kernel k of point i, integrated over x_k; squares[k][i, j]: product of two.
     means = np.array([_integral(x[:, k], scales[k]) for k in range(d)])
     squares = np.array([_square(x[:, k], scales[k]) for k in range(d)])
@@ -58,22 +54,6 @@ def gp_sobol(x: Array, y: Array) -> Array:
     total = [whole - variance(tuple(other for other in range(d) if other != k)) for k in range(d)]
     both = [variance((j, k)) - first[j] - first[k] for j, k in pairs]
     return np.array([max(0.0, share) for share in (*first, *total, *both)])
-
-
-def _fitted(x: Array, y: Array) -> tuple[Array, Array]:
-    """Returns the weights of the kernels at the points, amplitude included, and length scales."""
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-
-    amplitude = ConstantKernel(0.5, (1e-4, 1e2))
-    scales = RBF(np.full(x.shape[1], 0.5), (_FEWEST_SCALE, _MOST_SCALE))
-    process = GaussianProcessRegressor(amplitude * scales + WhiteKernel(0.5, (1e-4, 1e1)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a length scale at its bound is a flat hyperparameter
-        process.fit(x, y)
-    product = process.kernel_.k1
-    weights = product.k1.constant_value * process.alpha_.ravel()
-    return np.asarray(weights), np.atleast_1d(product.k2.length_scale) * np.ones(x.shape[1])
 
 
 def _integral(at: Array, scale: float) -> Array:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import optuna
 import pytest
 
 from kdscale.analysis.statistics import MEASURES, NO_EFFECT, Result, Results, design, effects
+from kdscale.analysis.statistics._fanova import fanova
 from kdscale.analysis.statistics._gp_sobol import gp_sobol
-from kdscale.analysis.statistics._measures import fanova, ped_anova, rbd_fast
+from kdscale.analysis.statistics._measures import ped_anova, rbd_fast
 from kdscale.records import Value
 
 from .tables import mapped
@@ -45,7 +47,7 @@ def test_the_one_that_matters_is_found(measure: str) -> None:
     for one in found:
         assert one.low <= one.excess <= one.high
         assert (one.verdict == NO_EFFECT) == (one.parameters != ("alpha",)) or (
-            one.measure == "sobol_pair"
+            one.measure in ("sobol_pair", "fanova_pair")
         )
 
 
@@ -69,9 +71,34 @@ def test_equal_scores_have_no_importance(measure: str) -> None:
 def test_optuna_agrees_where_it_can_be_asked() -> None:
     _, x, y = design(study(lambda x: x[0]))
     assert ped_anova(x, y).argmax() == 0
-    assert fanova(x, y).argmax() == 0
     assert ped_anova(x, np.zeros(len(y))).tolist() == [0.0, 0.0, 0.0]
-    assert fanova(x, np.zeros(len(y))).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("n", [12, 60])
+def test_fanova_is_optunas(n: int) -> None:
+    _, x, y = design(study(lambda x: 3.0 * x[0] + x[1] * x[2], n=n))
+    unit = optuna.distributions.FloatDistribution(0.0, 1.0)
+    asked = optuna.create_study()
+    asked.add_trials(
+        [
+            optuna.create_trial(
+                params=dict(zip("abc", row, strict=True)),
+                distributions=dict.fromkeys("abc", unit),
+                value=score,
+            )
+            for row, score in zip(x.tolist(), y.tolist(), strict=True)
+        ]
+    )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=16, seed=0)
+    theirs = evaluator.evaluate(asked, params=["a", "b", "c"])
+    np.testing.assert_allclose(fanova(x, y)[:3], [theirs[name] for name in "abc"], rtol=1e-9)
+
+
+def test_fanova_shares_add_up_to_the_whole() -> None:
+    # Of two hyperparameters nothing is left beside the two main effects and the interaction.
+    _, x, y = design(study(lambda x: x[0] * x[1]))
+    assert fanova(x[:, :2], y).sum() == pytest.approx(1.0)
+    assert fanova(x, np.zeros(len(y))).tolist() == [0.0] * 6
 
 
 def test_first_order_share_is_the_share_of_the_variance() -> None:

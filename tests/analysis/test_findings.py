@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from kdscale.analysis._axis import Axis
+from kdscale.analysis._findings import Findings, _shown
+from kdscale.records import StudyRecord
+
+from .studies import simulate, study, trial, usual
+
+
+def test_the_plateau_holds_the_best_and_rivals_do_not() -> None:
+    findings = Findings(simulate(6, 4, design="oat"))
+    best, level = findings.best, findings.plateau
+    assert best is not None
+    assert level is not None
+    assert best.number in level.members
+    assert best.number not in findings.rivals
+    assert len(findings.rivals) == len(level.members) - 1
+    assert best.number not in findings.to_best
+    assert set(findings.to_best) | {best.number} == set(findings.to_undistilled)
+
+
+def test_differences_to_the_undistilled_agree_with_the_means() -> None:
+    record = simulate(6, 4, design="oat")
+    findings = Findings(record)
+    control = np.mean([one.value for one in record.controls])
+    for number, one in findings.to_undistilled.items():
+        gap = findings.estimates[number].mean - float(control)
+        assert one.difference.mean == pytest.approx(gap)
+
+
+def test_what_would_settle_it() -> None:
+    settled = Findings(simulate(6, 4, design="oat")).settlement
+    assert settled is not None
+    assert settled.gap >= 0.0
+    assert settled.seeds is None or settled.seeds > 4
+    assert 0.1 < settled.shown < 3.0
+    assert Findings(simulate(4, 1)).settlement is None
+    assert Findings(study()).settlement is None
+
+
+def test_what_is_shown_is_shown_in_four_of_five() -> None:
+    sd, n, df, alpha = 0.5, 6, 40, 0.01
+    difference = _shown(sd, n, df, alpha)
+    critical = stats.t.ppf(1.0 - alpha / 2.0, df)
+    power = stats.nct.sf(critical, df, difference / (sd / math.sqrt(n)))
+    assert power == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_design_is_known_from_a_grid_and_from_random_points() -> None:
+    assert Findings(simulate(6, 2, design="oat")).one_at_a_time_only
+    assert not Findings(simulate(12, 2)).one_at_a_time_only
+
+
+def test_few_configurations_have_no_importances_and_no_curves() -> None:
+    findings = Findings(usual())
+    assert (findings.effects, findings.strongest, findings.lines) == ({}, (), ())
+    assert [curve.unit for curve in findings.budget_curves] == ["trials", "seconds"]
+    assert Findings(study([trial(0, 0, 0, 70.0)])).budget_curves == ()
+
+
+@pytest.mark.parametrize("record", [simulate(6, 2, design="oat"), usual()])
+def test_order_of_trials_does_not_matter(record: StudyRecord) -> None:
+    backwards = Findings(replace(record, trials=record.trials[::-1]))
+    findings = Findings(record)
+    assert backwards.plateau == findings.plateau
+    assert backwards.settlement == findings.settlement
+    assert backwards.to_undistilled == findings.to_undistilled
+    assert backwards.lines == findings.lines
+
+
+def test_an_axis_is_logarithmic_where_its_values_are() -> None:
+    assert Axis("beta", [0.01, 0.1, 1.0, 10.0]).at(10.0) == pytest.approx(1.0)
+    assert Axis("alpha", [1.0, 50.0, 99.0]).at(50.0) == 50.0
+    assert Axis("alpha", [-1.0, 0.0, 100.0]).at(0.0) == 0.0
+    kinds = Axis("kind", ["b", "a", "b"])
+    assert (kinds.at("a"), kinds.at("b"), kinds.layout["ticktext"]) == (0.0, 1.0, ["a", "b"])
+    assert Axis("flag", [True, False]).layout["ticktext"] == ["False", "True"]
+    assert Axis("one", [3]).at(3) == 3.0
