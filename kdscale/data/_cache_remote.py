@@ -30,7 +30,8 @@ class RemoteKey:
         self._remote = remote.below(key)
         self._key = key
         self._mirror = _mirror(remote.uri)
-        self._merged: set[int] = set()
+        self._known: dict[str, int] = {}
+        """Bytes of the packs that this node's blocks hold."""
         self._new: dict[int, int] = {}
         self._pushed: dict[int, int] = {}
 
@@ -52,8 +53,10 @@ class RemoteKey:
         Raises:
             OSError: The remote folder cannot be reached.
         """
-        self._merged.add(number)
-        return self._got(_name(number))
+        found = self._got(_name(number))
+        if found is not None:
+            self._known[_name(number)] = len(found)
+        return found
 
     def count(self, number: int, entries: int) -> None:
         """Takes note of entries that a block has got."""
@@ -83,12 +86,14 @@ class RemoteKey:
                 self._upload(number, blocks)
 
     def _upload(self, number: int, blocks: Blocks) -> None:
-        if number not in self._merged:
-            if (there := self._remote.get(_name(number))) is not None:
-                blocks.merge(number, there)
-            self._merged.add(number)
+        name = _name(number)
+        # Another node may have uploaded entries of the same block meanwhile.
+        changed = self._remote.sizes().get(name) != self._known.get(name)
+        if changed and (there := self._remote.get(name)) is not None:
+            blocks.merge(number, there)
         if (pack := blocks.pack(number)) is not None:
-            self._remote.put(pack, _name(number))
+            self._remote.put(pack, name)
+            self._known[name] = len(pack)
 
     def _got(self, name: str) -> bytes | None:
         if self.away:

@@ -13,7 +13,6 @@ holds, is its driver's that was lost; the trial's next attempt says so.
 from __future__ import annotations
 
 import json
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -219,13 +218,8 @@ class Ledger:
                 )
             history[epoch] = row
         rows = tuple(history[epoch] for epoch in sorted(history))
-        trial = replace(
-            trial,
-            state="running",
-            history=rows,
-            train_seconds=progress.seconds,
-            reason=progress.reason,
-        )
+        trial = replace(trial, state="running", history=rows, train_seconds=progress.seconds)
+        trial = replace(trial, reason=progress.reason)
         if node:
             trial = replace(trial, attempts=seen_on(trial.attempts, node))
         if len(rows) in self.study.rung_epochs:
@@ -307,14 +301,6 @@ class Ledger:
     def save_form(self, choice: FormChoice) -> None:
         """Remembers the teacher's form: all trials have one, however often the sweep starts."""
         self._storage.set_study_user_attr(self._ids[False], "teacher_form", asdict(choice))
-
-    def remote_id(self) -> str:
-        """Returns what tells this study's remote folder from that of another of the same name."""
-        known = self._storage.get_study_user_attrs(self._ids[False]).get("remote_id")
-        if known is None:
-            known = uuid.uuid4().hex
-            self._storage.set_study_user_attr(self._ids[False], "remote_id", known)
-        return str(known)
 
     def save_final(self, final: FinalEvaluation) -> None:
         """Keeps the final evaluation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 from kdscale.errors import UserError
 from kdscale.files import Remote, patiently
 from kdscale.records import TrialRecord
-from kdscale.search._ledger import Ledger
+from kdscale.search._storage import open_storage
 from kdscale.search._study import Study
 from kdscale.training import Backup, student_path
 
 _ID = "study.id"
+_ATTRIBUTE = "remote_id"
 _PATIENCE_SECONDS = 30.0
 
 
@@ -61,8 +63,10 @@ def close_backup(backup: Backup) -> str:
     )
 
 
-def claim_remote(study: Study, ledger: Ledger) -> None:
+def claim_remote(study: Study) -> None:
     """Returns if the study's remote folder can be used, and is this study's own.
+
+    The study is in its storage by now.
 
     Raises:
         UserError: If not.
@@ -70,7 +74,7 @@ def claim_remote(study: Study, ledger: Ledger) -> None:
     remote = study_remote(study)
     if remote is None:
         return
-    own = ledger.remote_id().encode()
+    own = _own_id(study).encode()
     try:
         patiently(remote.check, _PATIENCE_SECONDS)
         known = remote.get(_ID)
@@ -87,6 +91,17 @@ def claim_remote(study: Study, ledger: Ledger) -> None:
             f"storage.remote: {remote} must be new or this study's own, but holds another study "
             f"called {study.name} (use another name or folder, or --fresh, which deletes it)"
         )
+
+
+def _own_id(study: Study) -> str:
+    """Returns what tells this study's remote folder from that of another of the same name."""
+    storage = open_storage(study)
+    number = storage.get_study_id_from_name(study.name)
+    known = storage.get_study_user_attrs(number).get(_ATTRIBUTE)
+    if known is None:
+        known = uuid.uuid4().hex
+        storage.set_study_user_attr(number, _ATTRIBUTE, known)
+    return str(known)
 
 
 def delete_remote(study: Study) -> None:

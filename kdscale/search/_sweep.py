@@ -84,7 +84,7 @@ def sweep(study: Study, listener: Listener) -> Outcome:
     with sweep_lock(study.folder):
         ledger = open_ledger(study, create=True)
         _write_study_file(study)
-        with _backed_up(study, ledger, listener.on_note) as backup:
+        with _backed_up(study, listener.on_note) as backup:
             return _sweep(study, ledger, backup, listener)
 
 
@@ -115,11 +115,9 @@ def _sweep(study: Study, ledger: Ledger, backup: Backup | None, listener: Listen
 
 
 @contextmanager
-def _backed_up(
-    study: Study, ledger: Ledger, on_note: Callable[[str], None]
-) -> Iterator[Backup | None]:
+def _backed_up(study: Study, on_note: Callable[[str], None]) -> Iterator[Backup | None]:
     """Gives the study's backup, and at the end tells what is not uploaded."""
-    claim_remote(study, ledger)
+    claim_remote(study)
     backup = study_backup(study, study.folder.absolute())
     try:
         yield backup

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import tempfile
 import warnings
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -28,14 +29,11 @@ needs_a_disk = pytest.mark.skipif(not MOUNTS, reason="needs the right to mount a
 
 def filled(study: Study, room: Path) -> None:
     """Fills a study's disk to the last byte, but for what the ballast takes."""
-    room.unlink()
-    with room.open("wb") as file:
-        for _ in range(2 * DISK_BYTES // 4096):
-            try:
-                file.write(bytes(4096))
-                file.flush()
-            except OSError:
-                break
+    file = os.open(room, os.O_WRONLY | os.O_TRUNC)
+    with suppress(OSError):
+        while True:
+            os.write(file, bytes(4096))
+    os.close(file)
 
 
 @needs_a_disk
@@ -88,6 +86,7 @@ def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
     with full_disk(tmp_path / "disk", DISK_BYTES - 4096) as disk:
         process = context.Process(target=wait, args=(disk.folder, there))
         process.start()
+        there.close()
         for _ in range(3):
             assert here.recv() == "waits"
         assert process.pid is not None

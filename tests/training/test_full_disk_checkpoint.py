@@ -107,6 +107,7 @@ def test_signals_end_a_wait(number: int, tmp_path: Path) -> None:
     with full_disk(tmp_path / "disk", FREE_BYTES) as disk:
         process = context.Process(target=wait_on_a_full_disk, args=(disk.folder, there))
         process.start()
+        there.close()
         assert here.recv() == "waits"
         assert process.pid is not None
         os.kill(process.pid, number)
