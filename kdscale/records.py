@@ -76,7 +76,8 @@ class TrialRecord:
             counted from 1.
         group: Name of the trials that it is compared with at rungs: those of one generation and
             seed, such as ``g0-s0``; empty for a control trial.
-        reason: Why the trial ended as it did ("rung at epoch 4", "diverged at epoch 3 (ldrld)").
+        reason: Why the trial ended as it did ("rung at epoch 4", "diverged at epoch 3 (ldrld)"), or
+            what is wrong while it runs ("the disk is full").
         attempt: How many executions the trial has had, 1 for the first; 0 before it started.
         attempts: Those executions, first to last; the earliest are missing if an earlier version
             ran them.

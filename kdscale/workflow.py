@@ -16,7 +16,7 @@ from kdscale.analysis.statistics import PowerPlan, noise_floor, power_plan, resu
 from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import StudyRecord, TrialRecord
-from kdscale.search import CohortSize, Ledger, Study, load_study, open_ledger
+from kdscale.search import CohortSize, Ledger, Study, fetch_students, load_study, open_ledger
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
 from kdscale.tracking import Tracker, make_tracker, run_links
@@ -63,6 +63,7 @@ def finish(study: Study, ledger: Ledger) -> tuple[ReportPaths, StudyRecord]:
     """
     record = ledger.record()
     if ledger.teacher is not None:
+        fetch_students(study, [*record.trials, *record.controls])
         final = final_evaluation(record, study.task, ledger.teacher)
         if final is not None and final != record.final:
             ledger.save_final(final)
@@ -241,6 +242,10 @@ class TrackedView:
     def on_size(self, size: CohortSize) -> None:
         """Shows how many trials train together."""
         self._view.on_size(size)
+
+    def on_note(self, text: str) -> None:
+        """Shows what the user must know."""
+        self._view.on_note(text)
 
     def attach(self, record: StudyRecord, paths: ReportPaths) -> None:
         """Adds the report to MLflow; where nothing was trained, also what MLflow may lack."""

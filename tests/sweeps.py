@@ -86,6 +86,8 @@ class Quiet:
 
     def on_size(self, size: Any) -> None: ...
 
+    def on_note(self, text: str) -> None: ...
+
 
 @dataclass(frozen=True)
 class PretendSweep:

@@ -28,6 +28,7 @@ MOST_LINES = 450
 
 LAYERS = (
     ("errors", "outputs", "records"),
+    ("files",),
     ("losses", "models", "data"),
     ("training", "tracking"),
     ("search", "analysis"),

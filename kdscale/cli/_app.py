@@ -98,6 +98,8 @@ def print_epochs(progress: Progress, epochs: int) -> None:
             f"epoch {row['epoch']:>3g}/{epochs}  lr {row['lr']:.4f}  "
             f"train loss {row['train_loss']:.3f}  validation {row['val_accuracy']:.2f}%"
         )
+    if progress.status == "running" and progress.reason:
+        print_plain(progress.reason)
 
 
 def show_report(record: StudyRecord, paths: ReportPaths) -> None:

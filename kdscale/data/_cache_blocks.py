@@ -99,6 +99,61 @@ class Blocks:
         mark = _mark(image, view, data).to_bytes(MARK_BYTES, "little")
         _write(file, memoryview(mark), offset)
 
+    def number_of(self, image: int) -> int:
+        """Returns the number of the file that an image's entries are in."""
+        return image // self._images
+
+    def has(self, number: int) -> bool:
+        """Returns whether a file is there."""
+        return number in self._open or self._path(number).exists()
+
+    def numbers(self) -> list[int]:
+        """Returns the numbers of the files that are there."""
+        return sorted(int(path.stem) for path in self._folder.glob("*.block"))
+
+    def pack(self, number: int) -> bytes | None:
+        """Returns a file's entries without the holes between them; None if there is no file.
+
+        Those of one file are read at once, with a descriptor of its own: any thread may ask.
+        """
+        try:
+            with self._path(number).open("rb") as file:
+                content = file.read(self._file_bytes)
+        except FileNotFoundError:
+            return None
+        whole = len(content) // self._stride * self._stride
+        rows = np.frombuffer(content[:whole], np.uint8).reshape(-1, self._stride)
+        places = np.flatnonzero(rows[:, :MARK_BYTES].any(axis=1)).astype("<i8")
+        count = len(places).to_bytes(8, "little")
+        return b"".join((count, places.tobytes(), rows[places].tobytes()))
+
+    def entries_of(self, pack: bytes) -> int:
+        """Returns how many entries a pack holds; 0 if it is none."""
+        count = int.from_bytes(pack[:8], "little")
+        return count if len(pack) == 8 + count * (8 + self._stride) else 0
+
+    def merge(self, number: int, pack: bytes) -> None:
+        """Writes the entries of a pack that are absent from a file; any thread may ask.
+
+        Raises:
+            OSError: The disk is full, or broken.
+        """
+        count = self.entries_of(pack)
+        places = np.frombuffer(pack, "<i8", count, 8)
+        rows = np.frombuffer(pack, np.uint8, count * self._stride, 8 + 8 * count)
+        file = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if os.fstat(file).st_size < self._file_bytes:
+                os.ftruncate(file, self._file_bytes)
+            for place, row in zip(places.tolist(), rows.reshape(count, -1), strict=True):
+                offset = place * self._stride
+                inside = 0 <= offset <= self._file_bytes - self._stride
+                if inside and not any(os.pread(file, MARK_BYTES, offset)):
+                    _write(file, row[MARK_BYTES:].data, offset + MARK_BYTES)
+                    _write(file, row[:MARK_BYTES].data, offset)
+        finally:
+            os.close(file)
+
     def forget_deleted(self) -> None:
         """Closes the files that somebody has deleted, so that nothing more is written to them."""
         for number, file in list(self._open.items()):
@@ -114,6 +169,9 @@ class Blocks:
         number, row = divmod(image, self._images)
         return number, (row * self._views + view) * self._stride
 
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.block"
+
     def _file(self, number: int, *, create: bool) -> int | None:
         file = self._open.get(number)
         if file is not None:
@@ -121,7 +179,7 @@ class Blocks:
             return file
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         try:
-            file = os.open(self._folder / f"{number:06d}.block", flags, 0o666)
+            file = os.open(self._path(number), flags, 0o666)
         except FileNotFoundError:
             if not create:
                 return None

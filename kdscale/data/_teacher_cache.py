@@ -23,6 +23,8 @@ from torch import Tensor
 
 from kdscale.data._cache_blocks import MARK_BYTES, Blocks, room_bytes
 from kdscale.data._cache_quota import make_room, take
+from kdscale.data._cache_remote import RemoteKey
+from kdscale.files import Remote
 
 CacheType = Literal["fp32", "fp16"]
 
@@ -156,15 +158,25 @@ class TeacherCache:
         views: Views of an image.
         dtype: Type on disk.
         quota_bytes: Of all keys together.
+        remote: A remote folder of all keys, from which blocks that are not here are fetched, and
+            to which those that are new are carried; None for this folder alone.
 
     Attributes:
         problem: The first thing that went wrong; empty if nothing has.
     """
 
     def __init__(
-        self, root: Path, key: str, *, views: int, dtype: CacheType, quota_bytes: int
+        self,
+        root: Path,
+        key: str,
+        *,
+        views: int,
+        dtype: CacheType,
+        quota_bytes: int,
+        remote: Remote | None = None,
     ) -> None:
         self.problem = ""
+        self._remote = None if remote is None else RemoteKey(remote, key)
         self.header: Header | None = None
         self._root = root
         self._key = key
@@ -174,6 +186,8 @@ class TeacherCache:
         self._blocks: Blocks | None = None
         self._lock: int | None = None
         self._room = 0
+        self._asked: set[int] = set()
+        """Blocks that have been looked for on the remote folder."""
         self._full = False
         try:
             self._lock = take(root / key)
@@ -197,16 +211,14 @@ class TeacherCache:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         data = buffer.getvalue()
-        path = self._root / self._key / _HEADER
-        draft = path.with_name(f".{_HEADER}.{os.uname().nodename}.{os.getpid()}")
+        marked = zlib.crc32(data).to_bytes(4, "little") + data
         try:
-            draft.write_bytes(zlib.crc32(data).to_bytes(4, "little") + data)
-            os.replace(draft, path)
+            self._write_header(marked)
             self._start()
         except OSError as error:
             self._failed("written", error)
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
+        if self._remote is not None:
+            self._remote.save_header(marked)
 
     def look_up(
         self, indices: Tensor, codes: Tensor, *, pinned: bool = False
@@ -225,6 +237,7 @@ class TeacherCache:
         size = entry_bytes(self.header.parts, self._dtype)
         rows = np.empty((len(indices), MARK_BYTES + size), dtype=np.uint8)
         found = np.zeros(len(indices), dtype=np.bool_)
+        self._fetch(indices)
         for row, (image, view) in enumerate(zip(indices.tolist(), codes.tolist(), strict=True)):
             try:
                 found[row] = self._blocks.read(image, view, rows[row])
@@ -269,11 +282,21 @@ class TeacherCache:
         except OSError as error:
             self._full = True
             self._failed("written", error)
+        if self._remote is not None:
+            for image in indices[:kept].tolist():
+                self._remote.count(self._blocks.number_of(image), 1)
         return kept
+
+    def end_epoch(self) -> None:
+        """Begins to carry what is new to the remote folder, if there is one."""
+        if self._blocks is not None and self._remote is not None:
+            self._remote.end_epoch(self._blocks)
 
     def close(self) -> None:
         """Closes its files; others may evict the key from now on."""
         if self._blocks is not None:
+            if self._remote is not None:
+                self._remote.close(self._blocks)
             self._blocks.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -283,11 +306,44 @@ class TeacherCache:
         wanted = max(needed, min(_MOST_UNCOUNTED_BYTES, self._quota // 32))
         return min(wanted, make_room(self._root, self._key, self._quota, wanted))
 
+    def _fetch(self, indices: Tensor) -> None:
+        """Fetches the blocks of some images that are not here, as far as there is room."""
+        blocks = self._blocks
+        if blocks is None or self._remote is None or self._remote.away:
+            return
+        for number in sorted({blocks.number_of(image) for image in indices.tolist()}):
+            if number in self._asked:
+                continue
+            self._asked.add(number)
+            try:
+                pack = None if blocks.has(number) else self._remote.pack(number)
+                needed = 0 if pack is None else blocks.entries_of(pack) * blocks.entry_room_bytes
+                if pack is not None and needed <= self._more_room(needed):
+                    self._room = 0  # counted anew with the next entry
+                    blocks.merge(number, pack)
+            except OSError as error:
+                self._failed("fetched", error)
+
+    def _write_header(self, content: bytes) -> None:
+        path = self._root / self._key / _HEADER
+        draft = path.with_name(f".{_HEADER}.{os.uname().nodename}.{os.getpid()}")
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, path)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+
     def _read_header(self) -> None:
         try:
             content = (self._root / self._key / _HEADER).read_bytes()
         except FileNotFoundError:
-            return
+            found = None if self._remote is None else self._remote.header()
+            if found is None:
+                return
+            content = found
+            self._write_header(content)
         mark, data = content[:4], content[4:]
         if zlib.crc32(data).to_bytes(4, "little") != mark:
             return  # damaged: it is written anew

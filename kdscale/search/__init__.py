@@ -4,11 +4,13 @@ from kdscale.search._cache_plan import CachePlan
 from kdscale.search._cohort_size import CohortSize, cohorts_of_a_generation
 from kdscale.search._designs import designed_configuration
 from kdscale.search._estimate_cost import Check, check
+from kdscale.search._files_plan import FilesPlan
 from kdscale.search._fill_cache import Filled, fill_cache
 from kdscale.search._fresh import delete_study, what_fresh_deletes
 from kdscale.search._lease import sweep_lock
 from kdscale.search._ledger import Ledger, open_ledger
 from kdscale.search._plan import cost
+from kdscale.search._remote import fetch_students
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher
 from kdscale.search._study import Resolved, Study, load_study
@@ -20,6 +22,7 @@ __all__ = [
     "CachePlan",
     "Check",
     "CohortSize",
+    "FilesPlan",
     "Filled",
     "Ledger",
     "Listener",
@@ -33,6 +36,7 @@ __all__ = [
     "delete_study",
     "designed_configuration",
     "dump_yaml",
+    "fetch_students",
     "fill_cache",
     "load_study",
     "open_ledger",

@@ -22,6 +22,7 @@ from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.records import Value
 from kdscale.search._mailbox import Report
+from kdscale.search._remote import cache_remote, study_backup
 from kdscale.search._study import Study
 from kdscale.training import (
     CachedTeacher,
@@ -52,6 +53,7 @@ class Job:
         members: By trial, the configuration's values; None for an undistilled student.
         until: The last epoch of the leg.
         measure: Whether to measure what cohorts of these members cost, instead of training them.
+        told: Epochs of each member that the study knows already.
     """
 
     cohort: str
@@ -59,6 +61,7 @@ class Job:
     members: Mapping[str, Mapping[str, Value] | None]
     until: int
     measure: bool = False
+    told: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,10 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
     Raises:
         UserError: If data, teacher or recipe cannot be used.
     """
-    yield from train_cohort(*_prepared(job, place, group), group)
+    backup = study_backup(place.study, place.folder)
+    if backup is not None:
+        backup.fetch(place.teacher)
+    yield from train_cohort(*_prepared(job, place, group), group, backup)
 
 
 def measure_job(job: Job, place: Place, group: Group) -> Iterator[Measured]:
@@ -103,7 +109,7 @@ def _prepared(
 ) -> tuple[Cohort, TaskData, Network | CachedTeacher | None]:
     study = place.study
     data = _data(study.task.data)
-    members = tuple(_member(name, values, place) for name, values in job.members.items())
+    members = tuple(_member(name, job, place) for name in job.members)
     teacher: Network | CachedTeacher | None = None
     if any(member.terms for member in members):
         form, size = study.task.teacher.form, data.image_size
@@ -186,10 +192,11 @@ def _part_of_device(study: Study, device: torch.device) -> float:
     return min(1.0, resources.cpus_per_worker / len(os.sched_getaffinity(0)))
 
 
-def _member(name: str, values: Mapping[str, Value] | None, place: Place) -> Member:
+def _member(name: str, job: Job, place: Place) -> Member:
     folder = place.folder / "trials" / name
+    values = job.members[name]
     if values is None:
-        return Member(name, 1.0, (), place.study.task.recipe, folder)
+        return Member(name, 1.0, (), place.study.task.recipe, folder, told=job.told)
     resolved = place.study.resolve(values)
     return Member(
         name,
@@ -198,13 +205,15 @@ def _member(name: str, values: Mapping[str, Value] | None, place: Place) -> Memb
         resolved.recipe,
         folder,
         resolved.ce_start_epoch,
+        job.told,
     )
 
 
 def _behind_cache(load: Callable[[], Network], place: Place, folder: Path) -> CachedTeacher:
     task = place.study.task
     name = place.teacher.stem
-    return cached_teacher(load, task.teacher, name, _fingerprint(task.data), folder)
+    remote = cache_remote(place.study)
+    return cached_teacher(load, task.teacher, name, _fingerprint(task.data), folder, remote)
 
 
 @lru_cache(maxsize=1)

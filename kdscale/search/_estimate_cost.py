@@ -15,6 +15,7 @@ from kdscale.losses import METHODS, PairShapes
 from kdscale.models import Network, count_parameters, create_model, multiply_accumulates
 from kdscale.search._cache_plan import CachePlan, cache_plan, ends
 from kdscale.search._cohort_size import expected_size
+from kdscale.search._files_plan import FilesPlan, files_plan
 from kdscale.search._plan import cost, generations
 from kdscale.search._storage import known_cohort_size
 from kdscale.search._study import Study
@@ -56,6 +57,7 @@ class Check:
         cpu_hours: Expected hours of one worker on this machine, from a few timed steps.
         refused: Configurations at the ends of the search space that a method refuses, and why.
         cache: The teacher cache's size.
+        files: The size of checkpoints and students.
     """
 
     teacher: NetworkFacts
@@ -71,6 +73,7 @@ class Check:
     cpu_hours: float
     refused: tuple[str, ...]
     cache: CachePlan | None = None
+    files: FilesPlan | None = None
 
 
 def check(study: Study) -> Check:
@@ -110,6 +113,7 @@ def check(study: Study) -> Check:
         cpu_hours=seconds / 3600.0,
         refused=tuple(_refusals(study, student, teacher, data)),
         cache=cache_plan(study, data, student, teacher),
+        files=files_plan(study, data, student, teacher),
     )
 
 

@@ -22,6 +22,7 @@ from kdscale.search._cache_plan import cache_plan, teacher_needs
 from kdscale.search._cluster import joined_cluster
 from kdscale.search._cohort_job import default_device, threads
 from kdscale.search._form import settled_on_cluster
+from kdscale.search._remote import cache_remote
 from kdscale.search._resources import lanes, worker_bundle
 from kdscale.search._study import Study
 from kdscale.training import (
@@ -186,6 +187,8 @@ def _filled(task: Task, pairs: Tensor, workers: int) -> Iterator[Filled]:
             part = left[folder].popleft()
             busy[filler.fill.remote(part)] = filler, folder, len(part)
         yield Filled(len(pairs) * len(left), done, kept, len(left))
+    for closed in [filler.close.remote() for filler in fillers if filler not in starting.values()]:
+        _result(closed)
     for filler in fillers:
         ray.kill(filler)
 
@@ -221,7 +224,12 @@ class Filler:
             return in_form(network, study.task.teacher.form, data.image_size)
 
         source = cached_teacher(
-            load, study.task.teacher, task.teacher.stem, fingerprint(data.train), task.folder
+            load,
+            study.task.teacher,
+            task.teacher.stem,
+            fingerprint(data.train),
+            task.folder,
+            cache_remote(study),
         )
         self._teaching = Teaching(source, self._recipe, data, Group(device=self._device))
         self._teaching.keep(task.needs)
@@ -253,6 +261,10 @@ class Filler:
         if problem := self._teaching.problem:
             raise UserError(f"the teacher cache must be there to fill, but: {problem}")
         return min(counts.hits + counts.kept - before, len(pairs))
+
+    def close(self) -> None:
+        """Closes the cache, and carries what is new to the remote folder, if there is one."""
+        self._teaching.close()
 
     def _fill_batch(self, pairs: Tensor) -> None:
         views = self._augmentation.view_count

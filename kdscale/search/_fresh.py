@@ -6,6 +6,7 @@ import shutil
 
 import optuna
 
+from kdscale.search._remote import delete_remote, study_remote
 from kdscale.search._storage import DATABASE, open_storage, study_names
 from kdscale.search._study import Study
 
@@ -48,11 +49,14 @@ def what_fresh_deletes(study: Study) -> list[str]:
             if name in optuna.get_all_study_names(storage):
                 trials = len(storage.get_all_trials(storage.get_study_id_from_name(name)))
                 lines.append(f'study "{name}" in the storage ({trials} trials)')
+    if (remote := study_remote(study)) is not None:
+        lines.append(f"{remote}, with all that is in it")
     return lines
 
 
 def delete_study(study: Study) -> None:
     """Deletes what `what_fresh_deletes` lists, and nothing else in the study folder."""
+    delete_remote(study)
     if study.storage.url is not None:
         storage = open_storage(study)
         for name in study_names(study):

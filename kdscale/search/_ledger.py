@@ -219,6 +219,7 @@ class Ledger:
             history[epoch] = row
         rows = tuple(history[epoch] for epoch in sorted(history))
         trial = replace(trial, state="running", history=rows, train_seconds=progress.seconds)
+        trial = replace(trial, reason=progress.reason)
         if node:
             trial = replace(trial, attempts=seen_on(trial.attempts, node))
         if len(rows) in self.study.rung_epochs:

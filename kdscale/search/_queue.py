@@ -247,7 +247,7 @@ class CohortQueue:
         members = {name: self._values(name) for name in names}
         distils = any(values is not None for values in members.values())
         until = next_boundary(study, place.epoch) if distils else study.budget.epochs
-        return Job(cohort, place.seed, members, until)
+        return Job(cohort, place.seed, members, until, told=place.epoch)
 
     def _count(self, names: list[str]) -> Waiting:
         controls = int(self.ledger.trial(names[-1]).is_control)  # one a seed, and the last one

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from kdscale.files import uri_problem
 from kdscale.records import Value
-from kdscale.training import Spec, rule_error
+from kdscale.training import ByteCount, Spec, rule_error
 
 Seed = Annotated[int, Field(ge=0)]
 """A seed of training."""
@@ -142,3 +143,24 @@ class StorageSpec(Spec):
 
     url: str | None = None
     """SQLAlchemy URL of the Optuna storage; default: SQLite in the study folder."""
+
+    remote: str | None = None
+    """URI of a folder that checkpoints, students, teachers and the teacher cache are copied to, and
+    from which any node goes on: ``s3://bucket/folder``, ``gs://…``, ``file:///mount/folder``. What
+    an S3-compatible server needs is its query: ``?endpoint_override=HOST:9000&scheme=http``. Keys
+    come from the environment, as AWS's tools take them. Default: the study folder alone."""
+
+    quota: ByteCount | None = None
+    """Most bytes that the study's checkpoints and students take, as a number or as ``50GB``; beyond
+    it the oldest that no trial needs to go on is deleted. Default: nothing is deleted, unless the
+    disk is full. The teacher cache has a quota of its own."""
+
+    keep_students: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+    """Students that stay, whatever the quota: those of the best so many configurations, or all."""
+
+    @field_validator("remote")
+    @classmethod
+    def _remote_is_a_uri(cls, remote: str | None) -> str | None:
+        if remote is not None and (rule := uri_problem(remote)):
+            raise rule_error(rule, hint="for example s3://bucket/folder")
+        return remote

@@ -14,6 +14,7 @@ from kdscale.records import Value
 from kdscale.search._axes import Axis
 from kdscale.search._cohort_job import default_device, threads
 from kdscale.search._form import settled_here
+from kdscale.search._remote import study_backup
 from kdscale.search._study import Study
 from kdscale.training import (
     HASH_LETTERS,
@@ -133,6 +134,7 @@ def train_teacher(study: Study) -> Iterator[Progress]:
         epochs=study.budget.epochs,
         seed=study.seed_list[0],
         group=Group(device=default_device()),
+        backup=study_backup(study, study.folder.absolute()),
     )
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from kdscale.errors import UserError
 from kdscale.search._cohort_size import CohortSize
 from kdscale.search._continue import check_same_study
+from kdscale.search._patient import PatientStorage
 from kdscale.search._study import Study
 from kdscale.search._versions import git_commit, versions
 
@@ -54,7 +55,7 @@ def open_storage(study: Study) -> BaseStorage:
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
         options = {"timeout": 60, "factory": _Connection}
-        return RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": options})
+        return PatientStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": options})
     except (OSError, sqlite3.Error, SQLAlchemyError, RuntimeError) as error:
         raise UserError(f"{database}: must be a study's database, but: {error}") from error
 

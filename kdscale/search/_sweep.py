@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,10 +20,13 @@ from kdscale.search._form import settled_by_ledger
 from kdscale.search._lease import sweep_lock
 from kdscale.search._ledger import Ledger, open_ledger
 from kdscale.search._queue import CohortQueue
+from kdscale.search._quota import Quota
+from kdscale.search._remote import claim_remote, close_backup, study_backup
 from kdscale.search._resources import lanes, worker_bundle
 from kdscale.search._single import train_teacher
 from kdscale.search._study import Study
 from kdscale.training import (
+    Backup,
     Progress,
     content_hash,
     load_teacher,
@@ -44,6 +49,9 @@ class Listener(Protocol):
 
     def on_size(self, size: CohortSize) -> None:
         """Takes how many trials train together, when that is known or changes."""
+
+    def on_note(self, text: str) -> None:
+        """Takes what the user must know."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +83,60 @@ def sweep(study: Study, listener: Listener) -> Outcome:
     """
     with sweep_lock(study.folder):
         ledger = open_ledger(study, create=True)
-        (study.folder / "study.yaml").write_text(study.to_yaml(), encoding="utf-8")
-        queue = CohortQueue(ledger, on_change=listener.on_change, on_size=listener.on_size)
-        if queue.complete:
-            return Outcome(ledger, trained=False, complete=True)
-        with joined_cluster() as nodes:
-            cohorts_at_once = lanes(study.resources, nodes)
-            teacher = _prepare_teacher(study, ledger, listener.on_teacher)
-            settled = settled_by_ledger(study, ledger, teacher)
-            listener.on_start(ledger, cohorts_at_once)
-            queue.open(cohorts_at_once, resources_key(study, nodes))
-            cache = study.cache_folder.absolute() if study.task.teacher.cache.enabled else None
-            place = Place(settled, study.folder.absolute(), teacher.absolute(), cache)
-            _tune(queue, place, cohorts_at_once)
-        if queue.refused:
-            raise UserError(queue.refused)
-        if not queue.complete and not queue.stopped:
-            raise KeyboardInterrupt  # Ray Tune took Ctrl-C for itself, and ended quietly
-        return Outcome(ledger, trained=True, complete=queue.complete, stopped=queue.stopped)
+        _write_study_file(study)
+        with _backed_up(study, listener.on_note) as backup:
+            return _sweep(study, ledger, backup, listener)
+
+
+def _sweep(study: Study, ledger: Ledger, backup: Backup | None, listener: Listener) -> Outcome:
+    quota = Quota(ledger, backup, listener.on_note)
+
+    def on_change(trial: TrialRecord) -> None:
+        listener.on_change(trial)
+        quota.on_change(trial)
+
+    queue = CohortQueue(ledger, on_change=on_change, on_size=listener.on_size)
+    if queue.complete:
+        return Outcome(ledger, trained=False, complete=True)
+    with joined_cluster() as nodes:
+        cohorts_at_once = lanes(study.resources, nodes)
+        teacher = _prepare_teacher(study, ledger, listener.on_teacher, backup)
+        settled = settled_by_ledger(study, ledger, teacher)
+        listener.on_start(ledger, cohorts_at_once)
+        queue.open(cohorts_at_once, resources_key(study, nodes))
+        cache = study.cache_folder.absolute() if study.task.teacher.cache.enabled else None
+        place = Place(settled, study.folder.absolute(), teacher.absolute(), cache)
+        _tune(queue, place, cohorts_at_once)
+    if queue.refused:
+        raise UserError(queue.refused)
+    if not queue.complete and not queue.stopped:
+        raise KeyboardInterrupt  # Ray Tune took Ctrl-C for itself, and ended quietly
+    return Outcome(ledger, trained=True, complete=queue.complete, stopped=queue.stopped)
+
+
+@contextmanager
+def _backed_up(study: Study, on_note: Callable[[str], None]) -> Iterator[Backup | None]:
+    """Gives the study's backup, and at the end tells what is not uploaded."""
+    claim_remote(study)
+    backup = study_backup(study, study.folder.absolute())
+    try:
+        yield backup
+    finally:
+        if backup is not None and (left := close_backup(backup)):
+            on_note(left)
+
+
+def _write_study_file(study: Study) -> None:
+    path = study.folder / "study.yaml"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(study.to_yaml(), encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        raise UserError(f"{path}: must be a file to write, but: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
@@ -137,18 +181,34 @@ def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _prepare_teacher(study: Study, ledger: Ledger, on_teacher: Callable[[Progress], None]) -> Path:
+def _prepare_teacher(
+    study: Study,
+    ledger: Ledger,
+    on_teacher: Callable[[Progress], None],
+    backup: Backup | None = None,
+) -> Path:
     """Returns the study's one file of the teacher, trained first if the study says so."""
     data = load_data(study.task.data)
     spec = study.task.teacher
-    if spec.weights is None and not trained_teacher_path(study.teacher_folder).exists():
+    trained = trained_teacher_path(study.teacher_folder)
+    if spec.weights is None and not _is_here(trained, backup):
         for progress in _train_teacher_on_cluster(study):
             on_teacher(progress)
             if progress.status == "failed":
                 raise UserError(f"the teacher failed: {progress.reason}")
+        _is_here(trained, backup)
     network = load_teacher(spec, data, study.teacher_folder)
     ledger.save_teacher(content_hash(network.state_dict()))
-    return store_teacher(network, spec, data.num_classes, study.folder)
+    path = store_teacher(network, spec, data.num_classes, study.folder)
+    if backup is not None:
+        backup.save(path)
+        backup.settle()
+    return path
+
+
+def _is_here(path: Path, backup: Backup | None) -> bool:
+    """Returns whether a file of the study folder is there, fetched if it is elsewhere."""
+    return path.exists() if backup is None else backup.fetch(path.absolute())
 
 
 def _train_teacher_on_cluster(study: Study) -> Iterator[Progress]:

@@ -18,6 +18,8 @@ from optuna.trial import TrialState
 from sqlalchemy import Connection, Table, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from kdscale.search._patient import waiting_for_room
+
 Guard = Callable[[Connection], None]
 """Raises if this process may not write, asked within the transaction and before its end."""
 
@@ -47,9 +49,15 @@ class Writes:
         self._ends[trial_id] = (state, value)
 
     def flush(self) -> None:
-        """Writes all changes; what ends a trial comes last."""
+        """Writes all changes; what ends a trial comes last. On a full disk it waits for room."""
         if not (self._epochs or self._attributes or self._ends):
             return
+        waiting_for_room(self._write)
+        self._epochs.clear()
+        self._attributes.clear()
+        self._ends.clear()
+
+    def _write(self) -> None:
         storage = self._storage
         if isinstance(storage, RDBStorage) and storage.engine.dialect.name in _INSERT:
             with storage.engine.begin() as connection:
@@ -59,9 +67,6 @@ class Writes:
                     self.guard(connection)
         else:
             self._write_one_by_one()
-        self._epochs.clear()
-        self._attributes.clear()
-        self._ends.clear()
 
     def _write_one_by_one(self) -> None:
         for (trial_id, epoch), value in self._epochs.items():

@@ -6,8 +6,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdscale.data import AugmentationSpec, usable_bytes
+from kdscale.files import Remote, size_text
 from kdscale.records import Value
-from kdscale.search import CachePlan, Check, Study
+from kdscale.search import CachePlan, Check, FilesPlan, Study
 
 _MILLION = 1e6
 _FORMS = {
@@ -44,6 +45,7 @@ def plan_view(study: Study, check: Check) -> Table:
         "workers": f"{resources.workers} per cohort, each with {resources.cpus_per_worker} CPU(s) "
         f"and {resources.gpus_per_worker:g} GPU(s)",
         **({} if check.cache is None else {"cache": _cache(check.cache)}),
+        **({} if check.files is None else {"files": _files(check.files)}),
         "expected": f"{_duration(check.cpu_hours)} of one worker like this machine's CPU; "
         "divide by the cohorts that run at once",
     }
@@ -113,14 +115,14 @@ def _cache(plan: CachePlan) -> str:
     )
 
 
-def size_text(count: int) -> str:
-    """Returns bytes in the unit that reads best, such as ``2.9 GB``."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
+def _files(plan: FilesPlan) -> str:
+    text = (
+        f"{plan.trials} checkpoints of {size_text(plan.checkpoint_bytes)} and as many students of "
+        f"{size_text(plan.student_bytes)}: at most {size_text(plan.bytes)}"
+    )
+    if plan.quota_bytes is not None:
+        text += f"; quota {size_text(plan.quota_bytes)}"
+    return f"{text}; copied to {Remote(plan.remote)}" if plan.remote else text
 
 
 def _duration(hours: float) -> str:

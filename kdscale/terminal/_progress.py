@@ -40,6 +40,7 @@ class SweepView:
         self._epochs_before = 0
         self._total = 0
         self._last_line = 0.0
+        self._note = ""
         self._live = Live(
             console=console, get_renderable=self._render, refresh_per_second=_REFRESH_A_SECOND
         )
@@ -87,12 +88,20 @@ class SweepView:
         """Prints how many trials train together, and why."""
         self._console.print(f"up to {size.size} trial(s) of a seed train together: {size.why}")
 
+    def on_note(self, text: str) -> None:
+        """Prints what the user must know, unless that is what it has just printed."""
+        if text != self._note:
+            self._note = text
+            self._console.print(f"[yellow]{escape(text)}[/]")
+
     def on_change(self, trial: TrialRecord) -> None:
         """Takes a trial's change; where there is no live view, prints a line now and then."""
         before = self._trials.get(trial.name)
         self._trials[trial.name] = trial
         if self._ledger is None:
             return
+        if trial.state == "running" and trial.reason:
+            self.on_note(trial.reason)
         if trial.state == "done" and (before is None or before.state != "done"):
             self._find_best()
         if trial.state == "failed" and (before is None or before.state != "failed"):

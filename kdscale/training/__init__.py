@@ -1,6 +1,7 @@
 """The loop that trains students under a teacher, and the models of what it trains."""
 
-from kdscale.training._cache_spec import TeacherCacheSpec
+from kdscale.training._backup import Backup
+from kdscale.training._cache_spec import ByteCount, TeacherCacheSpec
 from kdscale.training._cohort import Cohort, Progress, Status, train_cohort
 from kdscale.training._evaluate import Score, evaluate
 from kdscale.training._form import FormChoice, form_path, measured_form, read_form, settled
@@ -42,6 +43,8 @@ __all__ = [
     "HASH_LETTERS",
     "METHOD_SPECS",
     "SEARCHABLE_RECIPE_FIELDS",
+    "Backup",
+    "ByteCount",
     "CachedTeacher",
     "Cohort",
     "FormChoice",

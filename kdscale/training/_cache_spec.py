@@ -31,6 +31,9 @@ _SIZE_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{_SIZE}$"}]
 }
 
+ByteCount = Annotated[int, Field(ge=0), BeforeValidator(_bytes), WithJsonSchema(_SIZE_SCHEMA)]
+"""Bytes, as a number or as a text such as ``20GB``."""
+
 
 class TeacherCacheSpec(Spec):
     """The teacher cache: outputs kept on disk by (image, view) and shared by all runs."""
@@ -48,9 +51,7 @@ class TeacherCacheSpec(Spec):
     evenly; null keeps all. Students see these logits, kept or not, so results differ from those
     without it. Only for methods that read one softmax of the teacher's logits (kd), or none."""
 
-    quota: Annotated[int, Field(ge=0), BeforeValidator(_bytes), WithJsonSchema(_SIZE_SCHEMA)] = (
-        20_000_000_000
-    )
+    quota: ByteCount = 20_000_000_000
     """Most bytes that all caches in the folder take together, as a number or as ``20GB``: the
     longest unused is deleted first. A teacher whose outputs of one epoch do not fit stays live."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from kdscale.errors import UserError
+from kdscale.files import told_when_full
 from kdscale.training._memory import out_of_memory
 
 
@@ -20,17 +22,30 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
     Args:
         content: Tensors, numbers, strings, and lists and dictionaries of these.
         path: The file; its folder is made when missing.
+
+    Raises:
+        DiskFullError: If it does not fit; the old file is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with part.open("wb") as file:
-            torch.save(_alone(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with told_when_full(path.parent, _bytes(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                torch.save(_alone(content), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _bytes(content: Any) -> int:
+    """Returns the bytes of all tensors in content."""
+    if isinstance(content, torch.Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        return sum(map(_bytes, content.values()))
+    return sum(map(_bytes, content)) if isinstance(content, list | tuple) else 0
 
 
 def _alone(content: Any) -> Any:
@@ -42,14 +57,37 @@ def _alone(content: Any) -> Any:
     return content
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def epoch_of(path: Path) -> int:
+    """Returns the epoch of a trial's checkpoint, without reading its tensors.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    epoch: int = load_checkpoint(path, mapped=True)["epoch"]
+    return epoch
+
+
+def load_checkpoint(
+    path: Path,
+    device: torch.device | str = "cpu",
+    *,
+    content: bytes | None = None,
+    mapped: bool = False,
+) -> dict[str, Any]:
     """Returns what `save_atomically` wrote; nothing in the file is executed.
+
+    Args:
+        path: The file.
+        device: Where its tensors go.
+        content: What is in the file, where another process has read it.
+        mapped: Whether tensors are read only as they are used.
 
     Raises:
         UserError: If the file is missing, damaged, or holds more than tensors and plain values.
     """
     try:
-        loaded = torch.load(path, map_location=device, weights_only=True)
+        source = path if content is None else io.BytesIO(content)
+        loaded = torch.load(source, map_location=device, weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise UserError(f"{path}: the checkpoint must exist, but there is no such file") from None
     except Exception as error:

@@ -15,14 +15,18 @@ from kdscale.data import Augmentation, TaskData, epoch_order, normalise, strong_
 from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.outputs import Need, Outputs
+from kdscale.training._backup import Backup
 from kdscale.training._evaluate import evaluate
 from kdscale.training._executor import Steps
 from kdscale.training._group import Group
+from kdscale.training._room import save_all
 from kdscale.training._spec import ModelSpec
 from kdscale.training._step import Lesson
 from kdscale.training._student import Member, Row, Student, end_epoch, union_of_needs
 from kdscale.training._teach import CachedTeacher, Teaching
 from kdscale.training._transfer import to_device
+
+_BEAT_SECONDS = 20.0
 
 Status = Literal["running", "done", "stopped", "failed"]
 
@@ -35,7 +39,8 @@ class Progress:
         name: The trial.
         status: Whether it goes on, here or in a later leg, and how it ended if not.
         rows: Metrics of the epochs since the last `Progress`; after a restart, of all epochs.
-        reason: Why it ended, when it did not train to the last epoch.
+        reason: Why it ended, when it did not train to the last epoch; while it runs, what is wrong
+            with its disk or its remote folder, if anything is.
         seconds: Seconds of training so far, restarts included: the trial's share of its cohort's.
     """
 
@@ -68,13 +73,21 @@ class Cohort:
 
 
 def train_cohort(
-    cohort: Cohort, data: TaskData, teacher: Network | CachedTeacher | None, group: Group
+    cohort: Cohort,
+    data: TaskData,
+    teacher: Network | CachedTeacher | None,
+    group: Group,
+    backup: Backup | None = None,
 ) -> Iterator[list[Progress]]:
     """Yields each trial's progress: once at the start, then after every epoch.
 
-    Everything yielded is already in a checkpoint. A member that has trained further than the
-    others (its attempt was killed between two checkpoints) waits for them: batches are a function
-    of (seed, epoch, index), so an epoch is the same whenever it is trained.
+    Every epoch yielded is already in a checkpoint; with a backup, in one that other nodes can
+    fetch, which is uploaded while the next epoch trains. Only while the backup is away the study
+    folder's must do. While the disk is full it yields what it waits for, and waits.
+
+    A member that has trained further than the others (its attempt was killed between two
+    checkpoints) waits for them: batches are a function of (seed, epoch, index), so an epoch is the
+    same whenever it is trained.
 
     Args:
         cohort: What to train.
@@ -82,15 +95,20 @@ def train_cohort(
         teacher: The teacher on the group's device, or the same behind its cache; None if no
             member has a method.
         group: The workers.
+        backup: Where checkpoints and students go as well; None for the study folder alone.
 
     Raises:
         UserError: If the batch size does not fit the data or the workers.
     """
-    loop = _Loop(cohort, data, teacher, group)
+    loop = _Loop(cohort, data, teacher, group, backup)
     try:
         yield loop.report()
         while active := loop.active():
-            loop.train_epoch(active)
+            healthy = loop.train_epoch(active)
+            yield from loop.save(healthy)
+            yield loop.report()
+        if backup is not None:
+            loop.settle()
             yield loop.report()
     finally:
         if loop.teaching is not None:
@@ -104,9 +122,11 @@ class _Loop:
         data: TaskData,
         teacher: Network | CachedTeacher | None,
         group: Group,
+        backup: Backup | None,
     ) -> None:
         self.cohort = cohort
         self.data = data
+        self.backup = backup
         recipe = cohort.members[0].recipe
         self.teaching = None if teacher is None else Teaching(teacher, recipe, data, group)
         self.group = group
@@ -118,6 +138,7 @@ class _Loop:
         self.refused: dict[str, str] = {}
         self.stopped: dict[str, str] = {}
         self.told: dict[str, int] = {}
+        self.safe: dict[str, int] = {}
         for member in cohort.members:
             self._add(member)
         if self.teaching is not None:
@@ -141,7 +162,10 @@ class _Loop:
             # A configuration that this pair cannot serve is that trial's failure, not the cohort's.
             self.refused[member.name] = str(error)
             return
+        if self.backup is not None and self.group.rank == 0:
+            self.backup.find_checkpoint(member.folder, member.told)
         student.resume()
+        self.safe[member.name] = student.epoch
         self.students.append(student)
 
     def _check_batch_size(self) -> None:
@@ -169,7 +193,8 @@ class _Loop:
         first = min((student.epoch for student in going), default=0)
         return [student for student in going if student.epoch == first]
 
-    def train_epoch(self, students: list[Student]) -> None:
+    def train_epoch(self, students: list[Student]) -> list[Student]:
+        """Trains an epoch, and returns those that came to its end."""
         started = time.perf_counter()
         for student in students:
             student.start_epoch()
@@ -194,15 +219,40 @@ class _Loop:
             row |= {"val_accuracy": score.accuracy, "val_loss": score.loss}
             student.history.append(row)
             student.seconds += seconds
-            # The checkpoint comes last: a restart takes a trial that has its last one for done.
-            if student.epoch >= self.cohort.epochs:
-                student.save_network(self.cohort.model, self.data.num_classes)
-            student.save()
-        if healthy:
-            healthy[0].wait()
         if self.teaching is not None:
             self.teaching.end_epoch()
         self._apply_time_limit()
+        return [student for student in healthy if not student.failure]
+
+    def save(self, students: list[Student]) -> Iterator[list[Progress]]:
+        """Saves what an epoch has trained; yields what it waits for while the disk is full."""
+        if self.backup is not None:
+            self.settle()  # at most one epoch is on its way
+        for why in save_all(students, self._save, self.group):
+            if self.backup is not None:
+                self.backup.make_room([member.folder for member in self.cohort.members])
+            told = f"{why}; training waits, and goes on when there is room" if why else ""
+            yield [Progress(s.member.name, "running", (), told, s.seconds) for s in students]
+        if self.backup is None:
+            self._all_is_safe()
+
+    def _save(self, student: Student) -> None:
+        # The checkpoint comes last: a restart takes a trial that has its last one for done.
+        if student.epoch >= self.cohort.epochs:
+            student.save_network(self.cohort.model, self.data.num_classes)
+        student.save()
+        if self.backup is not None and self.group.rank == 0:
+            self.backup.save_trial(student.member.folder, student.epoch)
+
+    def settle(self) -> None:
+        """Waits until the last epoch's checkpoints are uploaded, or cannot be for now."""
+        assert self.backup is not None
+        while not self.group.agree(float(self.backup.settle(_BEAT_SECONDS))):
+            pass  # no worker waits for worker 0 longer than this
+        self._all_is_safe()
+
+    def _all_is_safe(self) -> None:
+        self.safe = {student.member.name: student.saved for student in self.students}
 
     def _prepare(
         self,
@@ -262,17 +312,23 @@ class _Loop:
         progress = [Progress(name, "failed", (), why) for name, why in self.refused.items()]
         for student in self.students:
             name = student.member.name
-            rows = tuple(student.history[self.told.get(name, 0) :])
-            self.told[name] = len(student.history)
+            rows = tuple(student.history[self.told.get(name, 0) : self.safe[name]])
+            self.told[name] = self.safe[name]
             status, reason = self._status(student)
             progress.append(Progress(name, status, rows, reason, student.seconds))
         return progress
 
     def _status(self, student: Student) -> tuple[Status, str]:
+        if self.safe[student.member.name] < len(student.history):
+            return "running", self._away
         if student.failure:
             return "failed", student.failure
         if student.finished:
             return "done", ""
         if student.member.name in self.stopped:
             return "stopped", self.stopped[student.member.name]
-        return "running", ""
+        return "running", self._away
+
+    @property
+    def _away(self) -> str:
+        return "" if self.backup is None else self.backup.problem

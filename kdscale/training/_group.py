@@ -74,6 +74,19 @@ class Group:
         dist.broadcast(shared, src=0)
         return float(shared.item())
 
+    def hand_out(self, data: bytes | None) -> bytes | None:
+        """Returns what worker 0 gives on every worker."""
+        if self.size == 1:
+            return data
+        length = int(self.agree(-1 if data is None else len(data)))
+        if length < 0:
+            return None
+        shared = torch.zeros(length, dtype=torch.uint8, device=self.device)
+        if self.rank == 0 and data:
+            shared.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(shared, src=0)
+        return bytes(shared.cpu().numpy().data)
+
     def copy_buffers(self, modules: Sequence[nn.Module]) -> None:
         """Gives every worker the buffers (BatchNorm statistics) of worker 0, all in one message."""
         if self.size == 1:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from kdscale.errors import UserError
@@ -45,6 +44,7 @@ class Member:
         recipe: The recipe; within a cohort only its per-student fields may differ.
         folder: Where the trial's checkpoint and weights go.
         ce_start_epoch: The first epoch with the cross-entropy.
+        told: Epochs that the study knows already; None where it keeps no count.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Member:
     recipe: RecipeSpec
     folder: Path
     ce_start_epoch: int = 1
+    told: int | None = None
 
 
 class Student:
@@ -120,6 +121,7 @@ class Student:
         self.member = member
         self.epochs = epochs
         self.epoch = 0
+        self.saved = 0
         self.history: list[Row] = []
         self.seconds = 0.0
         self.failure = ""
@@ -252,6 +254,7 @@ class Student:
         Random streams are pure functions of (seed, epoch, step), so seed and epoch hold them.
         """
         if self._group.rank != 0:
+            self.saved = self.epoch
             return
         content = {
             "trial": self.member.name,
@@ -263,17 +266,21 @@ class Student:
             "optimizer": self._optimizer.state_dict(),
         }
         save_atomically(content, checkpoint_path(self.member.folder))
+        self.saved = self.epoch
 
     def resume(self) -> None:
-        """Loads the checkpoint if there is one.
+        """Loads the checkpoint if worker 0 has one: other nodes need not have the same files.
 
         Raises:
             UserError: If it cannot be read, or is of another trial or seed.
         """
-        path = checkpoint_path(self.member.folder)
-        if not path.exists():
+        path, content = checkpoint_path(self.member.folder), None
+        if self._group.size > 1:
+            here = self._group.rank == 0 and path.exists()
+            content = self._group.hand_out(path.read_bytes() if here else None)
+        if content is None and (self._group.size > 1 or not path.exists()):
             return
-        saved = load_checkpoint(path, self._group.device)
+        saved = load_checkpoint(path, self._group.device, content=content)
         if (saved["trial"], saved["seed"]) != (self.member.name, self._seed):
             raise UserError(
                 f"{path}: the checkpoint must be of trial {self.member.name} under seed "
@@ -281,7 +288,8 @@ class Student:
             )
         self._step.load_state_dict(saved["step"])
         self._optimizer.load_state_dict(saved["optimizer"])
-        self.epoch, self.history = saved["epoch"], list(saved["history"])
+        self.epoch = self.saved = saved["epoch"]
+        self.history = list(saved["history"])
         self.seconds = saved["seconds"]
 
     def save_network(self, model: ModelSpec, num_classes: int) -> None:
@@ -290,11 +298,6 @@ class Student:
             path = student_path(self.member.folder)
             about = {"trial": self.member.name}
             save_network(unwrap(self.network), model, num_classes, path, about)
-
-    def wait(self) -> None:
-        """Waits until every worker has come here, so that files of worker 0 are there for all."""
-        if self._group.size > 1:
-            dist.barrier()
 
 
 def _forget_zero_gradients(module: nn.Module) -> None:

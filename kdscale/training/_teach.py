@@ -25,6 +25,7 @@ from kdscale.data import (
     cache_key,
     entry_bytes,
 )
+from kdscale.files import Remote
 from kdscale.losses import METHODS
 from kdscale.models import Network
 from kdscale.outputs import LOGITS, Need, Outputs, OutputShapes
@@ -58,6 +59,7 @@ class CachedTeacher:
         data: The training split's fingerprint.
         spec: The cache, as the study file spells it.
         folder: The folder of all caches.
+        remote: The same on a remote filesystem; None for this one alone.
     """
 
     load: Callable[[], Network]
@@ -65,6 +67,7 @@ class CachedTeacher:
     data: str
     spec: TeacherCacheSpec
     folder: Path
+    remote: Remote | None = None
 
 
 @dataclass
@@ -207,6 +210,7 @@ class Teaching:
         """
         if self._cache is None:
             return
+        self._cache.end_epoch()
         _LOG.info("teacher cache: %d hits, %d misses", self.counts.hits, self.counts.misses)
         damaged = self._cache.damaged
         why = self._cache.problem or (f"{damaged} damaged entries or files" if damaged else "")
@@ -269,6 +273,7 @@ class Teaching:
             views=augmentation.view_count,
             dtype=source.spec.dtype,
             quota_bytes=source.spec.quota,
+            remote=source.remote,
         )
         if cache.header is None:
             cache.create(self._header or self._measured(images))
@@ -366,6 +371,9 @@ class Teaching:
         """Returns the teacher's shapes, from a small file beside the caches if it is there."""
         key = cache_key({**source.identity, "image_size": self._data.image_size})
         path = source.folder / "shapes" / f"{key}.json"
+        if source.remote is not None and not path.exists():
+            with suppress(OSError):
+                source.remote.fetch(f"shapes/{path.name}", path)
         try:
             saved = json.loads(path.read_text())
             saved["stages"] = tuple(tuple(size) for size in saved["stages"])
@@ -378,4 +386,6 @@ class Teaching:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps(asdict(shapes)))
             os.replace(draft, path)
+            if source.remote is not None:
+                source.remote.put(path, f"shapes/{path.name}")
         return shapes

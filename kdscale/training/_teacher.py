@@ -14,7 +14,9 @@ from torch import Tensor
 
 from kdscale.data import TaskData
 from kdscale.errors import UserError, did_you_mean
+from kdscale.files import Remote
 from kdscale.models import Network, create_model, inference_form, rewrap
+from kdscale.training._backup import Backup
 from kdscale.training._checkpoint import load_checkpoint
 from kdscale.training._cohort import Cohort, Progress, train_cohort
 from kdscale.training._group import Group
@@ -138,7 +140,12 @@ def store_teacher(network: Network, spec: TeacherSpec, num_classes: int, folder:
 
 
 def cached_teacher(
-    load: Callable[[], Network], spec: TeacherSpec, name: str, data: str, folder: Path
+    load: Callable[[], Network],
+    spec: TeacherSpec,
+    name: str,
+    data: str,
+    folder: Path,
+    remote: Remote | None = None,
 ) -> CachedTeacher:
     """Returns a teacher behind its cache.
 
@@ -148,9 +155,10 @@ def cached_teacher(
         name: The first letters of its content hash.
         data: The training split's fingerprint.
         folder: The folder of all caches.
+        remote: The same on a remote filesystem; None for this one alone.
     """
     identity = teacher_identity(spec, name) | {"inference": spec.form}
-    return CachedTeacher(load, identity, data, spec.cache, folder)
+    return CachedTeacher(load, identity, data, spec.cache, folder, remote)
 
 
 def teacher_identity(spec: TeacherSpec, name: str) -> dict[str, str]:
@@ -179,7 +187,14 @@ def in_form(network: Network, form: InferenceForm, image_size: int) -> Network:
 
 
 def train_teacher(
-    task: TaskSpec, data: TaskData, folder: Path, *, epochs: int, seed: int, group: Group
+    task: TaskSpec,
+    data: TaskData,
+    folder: Path,
+    *,
+    epochs: int,
+    seed: int,
+    group: Group,
+    backup: Backup | None = None,
 ) -> Iterator[Progress]:
     """Yields the progress of the teacher's training, with the labels alone, epoch by epoch.
 
@@ -192,10 +207,11 @@ def train_teacher(
         epochs: Epochs, unless the teacher names its own.
         seed: Fixes initialisation, data order and augmentation.
         group: The workers.
+        backup: Where checkpoint and weights go as well; None for the folder alone.
     """
     member = Member("teacher", 1.0, (), task.teacher.recipe or task.recipe, folder)
     cohort = Cohort(task.teacher, (member,), seed, task.teacher.epochs or epochs)
-    for progress in train_cohort(cohort, data, None, group):
+    for progress in train_cohort(cohort, data, None, group, backup):
         yield progress[0]
 
 

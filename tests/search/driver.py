@@ -23,6 +23,9 @@ class Printer:
     def on_size(self, size: CohortSize) -> None:
         print("size", size.size, flush=True)
 
+    def on_note(self, text: str) -> None:
+        print("note", text, flush=True)
+
 
 if __name__ == "__main__":
     outcome = sweep(load_study(Path(sys.argv[1])), Printer())

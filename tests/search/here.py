@@ -22,6 +22,7 @@ class Listener:
         self.lanes: list[int] = []
         self.changes: list[TrialRecord] = []
         self.sizes: list[CohortSize] = []
+        self.notes: list[str] = []
 
     def on_teacher(self, progress: Progress) -> None:
         self.teacher.append(progress)
@@ -34,6 +35,9 @@ class Listener:
 
     def on_size(self, size: CohortSize) -> None:
         self.sizes.append(size)
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def swept_here(study: Study, cache: Path | None = None) -> Ledger:

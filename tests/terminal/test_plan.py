@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from sweeps import study_in
 
-from kdscale.search import CachePlan, Check, Study
+from kdscale.search import CachePlan, Check, FilesPlan, Study
 from kdscale.search._estimate_cost import NetworkFacts
 from kdscale.terminal import plan_view
 
@@ -132,3 +132,12 @@ def test_the_plan_fits_80_columns(tmp_path: Path) -> None:
     assert max(cell_len(line) for line in shown.splitlines()) <= 80
     assert "refused" in shown
     assert "part of the search space: [x]" in shown
+
+
+def test_the_files_of_the_trials_are_counted(tmp_path: Path) -> None:
+    plan = FilesPlan(trials=6, checkpoint_bytes=2_000_000, student_bytes=1_000_000)
+    text = "6 checkpoints of 2 MB and as many students of 1 MB: at most 18 MB"
+    assert rows(study_in(tmp_path), replace(CHECK, files=plan))["files"] == text
+    limited = replace(plan, quota_bytes=10_000_000, remote="s3://bucket/a?scheme=http")
+    text += "; quota 10 MB; copied to s3://bucket/a"
+    assert rows(study_in(tmp_path), replace(CHECK, files=limited))["files"] == text

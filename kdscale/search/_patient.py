@@ -1,0 +1,95 @@
+"""SQLite that waits while its disk is full, and then goes on."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar
+
+from optuna.storages import RDBStorage
+
+from kdscale.files import disk_full, pauses
+
+T = TypeVar("T")
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+
+
+def _patient(method: Callable[..., T]) -> Callable[..., T]:
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> T:
+        return waiting_for_room(lambda: method(*args, **kwargs))
+
+    return call
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's storage, each of whose writes is tried again while the disk is full.
+
+    A write is one transaction, so one that failed has left nothing behind.
+    """
+
+    create_new_study = _patient(RDBStorage.create_new_study)
+    create_new_trial = _patient(RDBStorage.create_new_trial)
+    set_study_user_attr = _patient(RDBStorage.set_study_user_attr)
+    set_trial_intermediate_value = _patient(RDBStorage.set_trial_intermediate_value)
+    set_trial_state_values = _patient(RDBStorage.set_trial_state_values)
+    set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = _patient(RDBStorage.set_trial_system_attr)
+
+
+def waiting_for_room(write: Callable[[], T]) -> T:
+    """Returns what a write returns, tried again as long as the disk is full.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, also where somebody else has taken that signal.
+    """
+    told = False
+    for pause in pauses():
+        try:
+            return write()
+        except Exception as error:
+            if not database_full(error):
+                raise
+            if not told:
+                told = True
+                warnings.warn(
+                    "the disk of the study's database is full: the sweep waits until there is "
+                    "room, and nothing is lost",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        with _interruptible():
+            time.sleep(pause)
+    raise AssertionError("pauses() does not end")
+
+
+def database_full(error: BaseException | None) -> bool:
+    """Returns whether an error, or one that led to it, says that SQLite's disk is full."""
+    if disk_full(error):
+        return True
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Makes Ctrl-C end a wait: Ray Tune's own handler only takes note of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
