@@ -145,7 +145,7 @@ class Blocks:
         try:
             if os.fstat(file).st_size < self._file_bytes:
                 os.ftruncate(file, self._file_bytes)
-            for place, row in zip(places.tolist(), rows.reshape(count, -1), strict=True):
+            for place, row in zip(places.tolist(), rows.reshape(count, self._stride), strict=True):
                 offset = place * self._stride
                 inside = 0 <= offset <= self._file_bytes - self._stride
                 if inside and not any(os.pread(file, MARK_BYTES, offset)):

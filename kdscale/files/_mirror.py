@@ -55,7 +55,7 @@ class Mirror:
 
         Args:
             name: Its name.
-            work: Does it; raises OSError if the storage is away.
+            work: Does it; raises if the storage is away.
         """
         with self._changed:
             self._work[name] = work
@@ -111,7 +111,7 @@ class Mirror:
         for failures, pause in enumerate(pauses(), start=1):
             try:
                 work()
-            except OSError as error:
+            except Exception as error:  # whatever it is: whoever waits must not wait for ever
                 self._failed(error, failures)
             else:
                 self.problem = ""
@@ -122,7 +122,7 @@ class Mirror:
                     return
                 work = self._work.pop(self._running, work)
 
-    def _failed(self, error: OSError, failures: int) -> None:
+    def _failed(self, error: Exception, failures: int) -> None:
         if failures < _TRIES and not self.problem:
             return
         why = " ".join(str(error).split())

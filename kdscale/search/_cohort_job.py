@@ -42,6 +42,8 @@ from kdscale.training import (
     train_cohort,
 )
 
+_TEACHER_PATIENCE_SECONDS = 600.0
+
 
 @dataclass(frozen=True)
 class Job:
@@ -89,7 +91,7 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
     """
     backup = study_backup(place.study, place.folder)
     if backup is not None:
-        backup.fetch(place.teacher)
+        backup.fetch(place.teacher, _TEACHER_PATIENCE_SECONDS)
     yield from train_cohort(*_prepared(job, place, group), group, backup)
 
 

@@ -99,8 +99,12 @@ class Backup:
                 stacklevel=2,
             )
 
-    def fetch(self, path: Path) -> bool:
+    def fetch(self, path: Path, seconds: float = _PATIENCE_SECONDS) -> bool:
         """Fetches a file of the study folder that is not here, and returns whether it is here now.
+
+        Args:
+            path: The file.
+            seconds: The longest to wait while the remote is away.
 
         Raises:
             UserError: If the remote cannot be reached.
@@ -108,7 +112,7 @@ class Backup:
         if path.exists():
             return True
         try:
-            patiently(partial(self._fetch, self._name(path), path), _PATIENCE_SECONDS)
+            patiently(partial(self._fetch, self._name(path), path), seconds)
         except OSError as error:
             raise UserError(f"{self.remote}: must have {path.name}, but: {error}") from error
         return path.exists()
