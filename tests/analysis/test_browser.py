@@ -72,6 +72,28 @@ setTimeout(() => {
 }, 1500);
 </script>"""
 
+READER = """<script>
+addEventListener("load", () => {
+  const loads = Number(sessionStorage.loads ?? 0) + 1;
+  sessionStorage.loads = loads;
+  const pick = document.getElementById("pick-curves");
+  const table = document.querySelector("table.sortable");
+  if (loads === 1) {
+    pick.value = "train_loss";
+    pick.dispatchEvent(new Event("change"));
+    table.tHead.rows[0].cells[0].querySelector("button").click();
+    scrollTo(0, 700);
+  } else if (loads === 2) {
+    const place = document.createElement("pre");
+    place.id = "probe";
+    place.textContent = JSON.stringify(
+      [scrollY, pick.value, table.tHead.rows[0].cells[0].ariaSort]);
+    document.body.append(place);
+    stop();
+  }
+});
+</script>"""
+
 Probe = Callable[..., dict[str, Any]]
 
 
@@ -138,6 +160,16 @@ def test_a_study_that_has_hardly_begun(probe: Probe) -> None:
     seen = probe(simulate(1, 1, controls=False))
     assert seen["problems"] == []
     assert all(seen["drawn"].values())
+
+
+def test_a_watched_page_stays_where_its_reader_is(tmp_path: Path) -> None:
+    path = write_report(usual(), tmp_path, refresh_seconds=4.0).html
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("</body>", f"{READER}</body>"), encoding="utf-8")
+    dom = chromium("--dump-dom", "--virtual-time-budget=7000", path.as_uri())
+    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
+    assert found is not None
+    assert json.loads(html.unescape(found.group(1))) == [700, "train_loss", "ascending"]
 
 
 def test_it_prints(tmp_path: Path) -> None:
