@@ -3,6 +3,7 @@
 from kdscale.analysis._contents import Links
 from kdscale.analysis._estimate import Difference, Estimate, Goal, estimate, paired_difference
 from kdscale.analysis._final import final_evaluation
+from kdscale.analysis._findings import Findings, Settlement
 from kdscale.analysis._format import MetricFormat
 from kdscale.analysis._format import parameters as parameters_text
 from kdscale.analysis._headline import Statement, headline
@@ -23,10 +24,12 @@ __all__ = [
     "Cost",
     "Difference",
     "Estimate",
+    "Findings",
     "Goal",
     "Links",
     "MetricFormat",
     "ReportPaths",
+    "Settlement",
     "Statement",
     "best_configuration",
     "candidates",

@@ -11,6 +11,7 @@ from kdscale.records import Value
 NOTHING = "–"
 """Stands for a value that is not there."""
 
+_REASONS_SHOWN = 3
 _MINUS = "\N{MINUS SIGN}"
 _MODES = {"last": "after the last epoch", "best": "at its best epoch"}
 
@@ -114,6 +115,13 @@ def count(number: int, singular: str, plural: str = "") -> str:
 def listed(items: Sequence[str]) -> str:
     """Returns ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def reasons(counted: Sequence[tuple[str, int]]) -> str:
+    """Returns ``node lost (×2); worker crash``, the three most frequent; empty for none."""
+    shown = [f"{reason} (×{number})" if number > 1 else reason for reason, number in counted]
+    others = ["and other reasons"] if len(shown) > _REASONS_SHOWN else []
+    return "; ".join([*shown[:_REASONS_SHOWN], *others])
 
 
 def seeds(numbers: Sequence[int]) -> str:

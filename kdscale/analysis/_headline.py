@@ -13,6 +13,7 @@ from kdscale.analysis._summary import (
     DISTILLED,
     TEACHER,
     UNDISTILLED,
+    attempt_reasons,
     best_configuration,
     candidates,
     configuration_name,
@@ -26,7 +27,6 @@ from kdscale.analysis._summary import (
 from kdscale.records import FinalEvaluation, StudyRecord
 
 TEST = MetricFormat("test_accuracy")
-_REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,9 @@ def _cost(study: StudyRecord) -> str:
     counts = state_counts(study)
     if counts["pruned"]:
         text += f" Rungs stopped {fmt.count(counts['pruned'], 'trial')} early."
+    again = fmt.reasons(attempt_reasons(study))
+    if again:
+        text += f" Cut short and tried again: {again}."
     return text if counts["failed"] else f"{text} No trial failed."
 
 
@@ -193,12 +196,7 @@ def _failures(study: StudyRecord) -> str:
     failed = sum(number for _, number in reasons)
     if not failed:
         return ""
-    shown = "; ".join(
-        f"{reason} (×{number})" if number > 1 else reason
-        for reason, number in reasons[:_REASONS_SHOWN]
-    )
-    others = "; and other reasons" if len(reasons) > _REASONS_SHOWN else ""
-    return f"{fmt.count(failed, 'trial')} failed: {shown}{others}."
+    return f"{fmt.count(failed, 'trial')} failed: {fmt.reasons(reasons)}."
 
 
 def _unfinished(study: StudyRecord) -> str:

@@ -22,6 +22,7 @@ from kdscale.analysis._notes import (
 )
 from kdscale.analysis._plots import learning_curves, parallel_coordinates
 from kdscale.analysis._sections_effects import budget, hyperparameters, one_at_a_time
+from kdscale.analysis._summary import nodes
 
 _FORMAT_NAMES = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}
 
@@ -204,11 +205,13 @@ def _left_out(page: Page) -> str:
 def _provenance(page: Page) -> str:
     study = page.study
     file = f"{study.name}.yaml"
+    ran_on = nodes(study)
     pairs = [
         ("Repeat with", f"kdscale sweep {file}"),
         ("Metric", f"{study.metric}, {study.goal}, {fmt.mode_words(study.mode)}"),
         ("Commit", study.commit or fmt.NOTHING),
         *([("Students see of the teacher", study.teacher_note)] if study.teacher_note else []),
+        *([("Ran on", fmt.listed(ran_on))] if ran_on else []),
         *((name, version) for name, version in sorted(study.versions.items())),
     ]
     return (

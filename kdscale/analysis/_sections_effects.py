@@ -25,6 +25,7 @@ _MAIN = tuple(name for name in MEASURE_NAMES if not name.endswith("_pair"))
 _PAIRS = ("sobol_pair", "fanova_pair")
 _FEWEST_LINE = 3
 _MOST_LINES = 8
+_MOST_ROWS = 12
 
 
 def one_at_a_time(page: Page) -> str:
@@ -101,8 +102,13 @@ def budget(page: Page) -> str:
 
 
 def _chosen(page: Page, name: str, label: str, measures: tuple[str, ...]) -> str:
-    told = {measure: page.findings.effects.get(measure, ()) for measure in measures}
-    figures = {measure: effect_figure(effects) for measure, effects in told.items() if effects}
+    told = {
+        measure: sorted(page.findings.effects.get(measure, ()), key=lambda one: -one.excess)
+        for measure in measures
+    }
+    figures = {
+        measure: effect_figure(effects[:_MOST_ROWS]) for measure, effects in told.items() if effects
+    }
     if not figures:
         return ""
     names = {measure: MEASURE_NAMES[measure] for measure in figures}

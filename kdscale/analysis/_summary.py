@@ -174,6 +174,31 @@ def failure_reasons(study: StudyRecord) -> list[tuple[str, int]]:
     return reasons.most_common()
 
 
+def attempt_reasons(study: StudyRecord) -> list[tuple[str, int]]:
+    """Returns why attempts ended that were followed by another, most frequent first."""
+    reasons = Counter(
+        attempt.reason
+        for trial in (*study.trials, *study.controls)
+        for attempt in trial.attempts[:-1]
+        if attempt.reason
+    )
+    return [(str(reason), number) for reason, number in reasons.most_common()]
+
+
+def nodes(study: StudyRecord) -> tuple[str, ...]:
+    """Returns where the study's attempts ran, in order of their names."""
+    return tuple(
+        sorted(
+            {
+                node
+                for trial in (*study.trials, *study.controls)
+                for attempt in trial.attempts
+                for node in attempt.nodes
+            }
+        )
+    )
+
+
 def _summary(number: int, trials: list[TrialRecord]) -> ConfigurationSummary:
     def seeds(*states: TrialState) -> tuple[int, ...]:
         return tuple(sorted(trial.seed for trial in trials if trial.state in states))

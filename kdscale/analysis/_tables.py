@@ -182,6 +182,8 @@ def trial_table(study: StudyRecord, links: Mapping[str, str] | None = None) -> T
         value = full_value(trial)
         return (value is None, sign * (value or 0.0), trial.is_control, trial.number)
 
+    everything = (*study.trials, *study.controls)
+    again = any(len(trial.attempts) > 1 for trial in everything)
     columns = (
         Column("trial"),
         Column("state"),
@@ -191,6 +193,7 @@ def trial_table(study: StudyRecord, links: Mapping[str, str] | None = None) -> T
         *(Column(name, numeric=_is_numeric(study, name), code=True) for name in study.parameters),
         Column("seed", numeric=True),
         Column("attempt", numeric=True),
+        *([Column("earlier attempts")] if again else []),
         Column("seconds", numeric=True),
     )
     rows = tuple(
@@ -203,11 +206,18 @@ def trial_table(study: StudyRecord, links: Mapping[str, str] | None = None) -> T
             *(_parameter_cell(trial.parameters.get(name)) for name in study.parameters),
             number_cell(trial.seed, str(trial.seed)),
             number_cell(trial.attempt, str(trial.attempt)),
+            *([Cell(earlier_attempts(trial), style="reason")] if again else []),
             number_cell(trial.train_seconds, f"{trial.train_seconds:,.1f}"),
         )
-        for trial in sorted((*study.trials, *study.controls), key=order)
+        for trial in sorted(everything, key=order)
     )
     return Table(columns, rows)
+
+
+def earlier_attempts(trial: TrialRecord) -> str:
+    """Returns why a trial's attempts but the last ended, or a dash: ``node lost at epoch 3``."""
+    told = [f"{one.reason} at epoch {one.epoch}" for one in trial.attempts[:-1] if one.reason]
+    return ", ".join(told) or NOTHING
 
 
 def _final_row(label: str, scores: FinalScores, metric: MetricFormat) -> tuple[Cell, ...]:

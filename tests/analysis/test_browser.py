@@ -72,6 +72,25 @@ setTimeout(() => {
 }, 1500);
 </script>"""
 
+KEPT = """<script>
+sessionStorage.setItem("kdscale tiny · kdscale report", JSON.stringify(
+  { x: 0, y: 700, picks: { "pick-curves": "train_loss" }, sorts: { 0: [1, "descending"] } }));
+</script>"""
+
+RETURNED = """<script>
+addEventListener("load", () => {
+  const head = document.querySelector("table.sortable").tHead.rows[0].cells[1];
+  const found = [scrollY, document.getElementById("pick-curves").value, head.ariaSort];
+  scrollTo(0, 300);
+  dispatchEvent(new Event("pagehide"));
+  found.push(JSON.parse(sessionStorage.getItem("kdscale tiny · kdscale report")));
+  const place = document.createElement("pre");
+  place.id = "probe";
+  place.textContent = JSON.stringify(found);
+  document.body.append(place);
+});
+</script>"""
+
 Probe = Callable[..., dict[str, Any]]
 
 
@@ -138,6 +157,21 @@ def test_a_study_that_has_hardly_begun(probe: Probe) -> None:
     seen = probe(simulate(1, 1, controls=False))
     assert seen["problems"] == []
     assert all(seen["drawn"].values())
+
+
+def test_a_page_that_loads_itself_again_stays_as_its_reader_left_it(tmp_path: Path) -> None:
+    path = write_report(usual(), tmp_path, refresh_seconds=86_400.0).html
+    text = path.read_text(encoding="utf-8").replace("<title>", f"{KEPT}<title>", 1)
+    path.write_text(text.replace("</body>", f"{RETURNED}</body>"), encoding="utf-8")
+    small = "--window-size=1280,800"
+    dom = chromium("--dump-dom", "--virtual-time-budget=5000", small, path.as_uri())
+    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
+    assert found is not None
+    y, picked, sorted_by, kept = json.loads(html.unescape(found.group(1)))
+    assert (y, picked, sorted_by) == (700, "train_loss", "descending")
+    assert kept["y"] == 300
+    assert kept["picks"]["pick-curves"] == "train_loss"
+    assert kept["sorts"] == {"0": [1, "descending"]}
 
 
 def test_it_prints(tmp_path: Path) -> None:

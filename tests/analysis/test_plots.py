@@ -6,10 +6,20 @@ from dataclasses import replace
 
 import pytest
 
+from kdscale.analysis import Findings
 from kdscale.analysis._plots import MAX_CURVES, learning_curves, parallel_coordinates
+from kdscale.analysis._plots_effects import (
+    budget_figure,
+    effect_figure,
+    main_effect_figure,
+    noise_half,
+    one_at_a_time_figure,
+    surface_figures,
+)
+from kdscale.analysis.statistics import Effect
 from kdscale.records import Value
 
-from .studies import study, trial, usual
+from .studies import simulate, study, trial, usual
 
 
 def test_one_curve_a_trial_with_rungs_and_pruned_ones_faded() -> None:
@@ -85,3 +95,57 @@ def test_nothing_to_draw() -> None:
     assert learning_curves(study([trial(0, 0, 0, None, "waiting")])) is None
     assert parallel_coordinates(study([trial(0, 0, 0, None, "failed")])) is None
     assert parallel_coordinates(study([trial(0, 0, 0, 70.0)], parameters=())) is None
+
+
+def effect(excess: float, low: float, high: float, name: str) -> Effect:
+    return Effect("sobol_total", (name,), excess, excess, low, high)
+
+
+def test_effects_stand_in_order_and_only_detectable_ones_are_coloured() -> None:
+    told = [effect(0.1, -0.1, 0.3, "<b>"), effect(0.5, 0.2, 0.8, "alpha")]
+    figure = effect_figure(told)
+    layout, (points,) = figure["layout"], figure["data"]
+    assert layout["yaxis"]["ticktext"] == ["&lt;b&gt;", "alpha"]  # the greatest on top
+    assert points["x"] == [0.1, 0.5]
+    assert points["marker"]["color"] == ["var(--muted)", "var(--c0)"]
+    assert [shape["x0"] for shape in layout["shapes"]] == [0, -0.1, 0.2]
+    low, high = layout["xaxis"]["range"]
+    assert low < -0.1 < 0.8 < high
+
+
+def test_a_line_of_a_design_has_its_intervals_and_the_noise_floor() -> None:
+    findings = Findings(simulate(6, 4, design="oat"))
+    figure = one_at_a_time_figure(findings, findings.lines[0])
+    band, points = figure["data"]
+    assert len(band["x"]) == 2 * len(points["x"]) == 14
+    assert points["x"] == sorted(points["x"])
+    floor = figure["layout"]["shapes"][0]
+    half = noise_half(findings, 4)
+    assert half is not None
+    assert floor["y1"] - floor["y0"] == pytest.approx(2.0 * half, abs=1e-3)
+    alone = Findings(simulate(6, 1, design="oat"))
+    figure = one_at_a_time_figure(alone, alone.lines[0])
+    assert len(figure["data"]) == 1  # one seed: neither an interval nor a floor
+    assert "shapes" not in figure["layout"]
+
+
+def test_curves_and_surfaces_lie_where_the_values_are() -> None:
+    findings = Findings(simulate(20, 1))
+    line = findings.surrogate.line("alpha")
+    band, dots, curve = main_effect_figure(findings, line)["data"]
+    assert curve["x"] == sorted(curve["x"])
+    assert len(dots["x"]) == 20
+    assert len(band["y"]) == 2 * len(curve["y"])
+    mean, sd = surface_figures(findings, findings.surrogate.surface("alpha", "depth"))
+    assert mean["data"][0]["y"] == sd["data"][0]["y"] == [3.0, 5.0, 7.0, 9.0]
+    assert len(mean["data"][0]["z"]) == 4
+    json.dumps([mean, sd], allow_nan=False)
+
+
+def test_budgets_are_in_trials_and_in_minutes() -> None:
+    findings = Findings(simulate(6, 2))
+    in_trials, in_seconds = (budget_figure(findings, one) for one in findings.budget_curves)
+    assert in_trials["data"][1]["x"][-1] == 12
+    minutes = sum(row.cost_seconds for row in findings.results.rows) / 60.0
+    assert in_seconds["data"][1]["x"][-1] == pytest.approx(minutes)
+    assert in_trials["data"][1]["y"] == sorted(in_trials["data"][1]["y"])

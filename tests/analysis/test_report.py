@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from kdscale.analysis import Links, headline, markdown, write_report
 from kdscale.analysis._page import page
-from kdscale.records import StudyRecord, TrialRecord
+from kdscale.records import AttemptRecord, StudyRecord, TrialRecord
 
 from .studies import simulate, study, trial, usual
 
@@ -226,6 +226,18 @@ def test_the_page_of_a_design_has_curves_and_importances() -> None:
     assert {"line-0", "line-1", "line-2", "importances", "interactions", "surface"} <= set(figures)
     assert "By the total Sobol index there is" in " ".join(reader.text)
     assert 'id="left-out"' not in text
+
+
+def test_attempts_that_were_cut_short_are_told() -> None:
+    lost = AttemptRecord(1, "2026-11-21T10:00:00+00:00", 0, ("gpu-3",), epoch=2, reason="node lost")
+    done = AttemptRecord(2, "2026-11-21T11:00:00+00:00", 2, ("gpu-1",), epoch=4, reason="done")
+    first, *others = usual().trials
+    record = replace(usual(), trials=(replace(first, attempts=(lost, done)), *others))
+    text = text_of(record)
+    assert "Cut short and tried again: node lost." in text
+    assert "node lost at epoch 2" in text
+    assert "gpu-1 and gpu-3" in text
+    assert "tried again" not in text_of(usual())
 
 
 def test_of_noise_alone_no_effect_is_claimed() -> None:
