@@ -691,6 +691,50 @@ def test_ui_does_not_show_passwords(run: Run, swept: Path, monkeypatch: pytest.M
     assert "secret" not in ran.out + ran.err
 
 
+# track
+
+
+@pytest.fixture
+def tracked(run: Run, tmp_path: Path, pretend: Callable[..., None]) -> Path:
+    """Returns the file of a study that was swept with its MLflow server away."""
+    pretend()
+    path = study_file(tmp_path, tracking={"uri": "http://me:s3cret@127.0.0.1:9"})
+    ran = run("sweep", path)
+    assert ran.code == 0
+    assert "MLflow (http://me:***@127.0.0.1:9): it does not answer" in ran.err
+    assert "s3cret" not in ran.out + ran.err
+    return path
+
+
+def test_track_sends_what_mlflow_lacks_and_rebuild_all(run: Run, tracked: Path) -> None:
+    away = run("track", tracked)
+    assert (away.code, away.out) == (2, "")
+    assert "it does not answer (Connection refused) (the study has everything" in away.err
+    assert "s3cret" not in away.err
+    here = f"tracking.uri='sqlite:///{tracked.parent}/studies/tiny/mlflow.db'"
+    for options in ([], [], ["--rebuild"]):
+        ran = run("track", tracked, here, *options)
+        assert (ran.code, ran.err) == (0, "")
+        assert ran.out.endswith("MLflow has all of tiny: 6 trials\n")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=here.partition("=")[2].strip("'"))
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 7
+    [study_run] = [run for run in runs if run.data.tags["kdscale.kind"] == "study"]
+    files = {file.path for file in client.list_artifacts(study_run.info.run_id)}
+    assert files == {"study.yaml", "report.html", "report.csv", "report.md"}
+
+
+def test_a_study_that_is_not_tracked_says_so(run: Run, swept: Path) -> None:
+    ran = run("track", swept)
+    assert (ran.code, ran.out) == (2, "")
+    assert (
+        ran.err == "error tracking.mlflow: must be true for a study to be tracked, but is false\n"
+    )
+
+
 # As a process
 
 
