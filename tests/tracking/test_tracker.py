@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from kdscale.records import StudyRecord, TrialRecord, TrialState
-from kdscale.tracking import Tracker, make_tracker, mlflow_environment
+from kdscale.tracking import Tracker, make_tracker, mlflow_environment, ui_command
 from kdscale.tracking._projection import Projection
 
 
@@ -285,6 +286,23 @@ def test_a_deleted_experiment_comes_back(tmp_path: Path, uri: str, client: Any) 
     client.delete_experiment(client.get_experiment_by_name(tmp_path.name).experiment_id)
     track(study(tmp_path, trial(0), trial(1)), uri)
     assert {"c000-s0", "c001-s0"} <= runs_of(client, tmp_path.name).keys()
+
+
+def test_a_moved_studys_own_database_finds_its_artefacts(tmp_path: Path, uri: str) -> None:
+    from mlflow import MlflowClient
+
+    first = tmp_path / "first"
+    first.mkdir()
+    shutil.copy(uri.removeprefix("sqlite:///"), first / "mlflow.db")  # its tables take seconds
+    track(study(first, trial(0), name="moved"), f"sqlite:///{first}/mlflow.db")
+    moved = first.rename(tmp_path / "moved")
+    ui_command(moved, f"sqlite:///{moved}/mlflow.db")
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{moved}/mlflow.db")
+    run = runs_of(client, "moved")["study"]
+    assert run.info.artifact_uri.startswith((moved / "mlartifacts").as_uri())
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["study.yaml"]
+    assert not first.exists()
 
 
 def test_values_that_are_not_finite_are_no_failure(tmp_path: Path, uri: str, client: Any) -> None:
