@@ -674,14 +674,19 @@ def test_ui_serves_the_study_on_the_loopback_address(
     ((argv, env),) = called
     assert argv[:4] == [sys.executable, "-m", "mlflow", "ui"]
     options = dict(zip(argv[4::2], argv[5::2], strict=True))
-    assert options["--backend-store-uri"] == f"sqlite:///{tmp_path}/studies/tiny/mlflow.db"
+    assert env["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/studies/tiny/mlflow.db"
     assert (options["--host"], options["--port"]) == ("127.0.0.1", "5123")
     assert env["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert env["PATH"]
 
 
 def test_ui_does_not_show_passwords(run: Run, swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "call", lambda argv, env: 0)
+    def call(argv: list[str], env: dict[str, str]) -> int:
+        assert "secret" not in " ".join(argv)  # which everybody on the machine can read
+        assert env["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:secret@db/mlflow"
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
     ran = run("ui", swept, "tracking.uri='postgresql://me:secret@db/mlflow'")
     assert ran.code == 0
     assert "secret" not in ran.out + ran.err

@@ -7,14 +7,20 @@ from pathlib import Path
 
 from kdscale.errors import UserError
 from kdscale.tracking._experiment import settle_artifacts
-from kdscale.tracking._uri import OWN_DATABASE, is_database, is_own_database, tracking_uri
+from kdscale.tracking._uri import (
+    OWN_DATABASE,
+    is_database,
+    is_own_database,
+    mlflow_environment,
+    tracking_uri,
+)
 from kdscale.urls import hide_passwords
 
 
 def ui_command(study_folder: Path, uri: str | None = None, *, port: int = 5000) -> list[str]:
     """Returns the command that shows the study in MLflow's UI on this machine only.
 
-    Run it in an environment with `mlflow_environment`.
+    Run it in an environment with `ui_environment`.
 
     Args:
         study_folder: The study folder.
@@ -36,6 +42,15 @@ def ui_command(study_folder: Path, uri: str | None = None, *, port: int = 5000) 
         )
     settle_artifacts(study_folder, where)
     return [
-        *(sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", where),
+        *(sys.executable, "-m", "mlflow", "ui"),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
     ]
+
+
+def ui_environment(study_folder: Path, uri: str | None = None) -> dict[str, str]:
+    """Returns environment variables for `ui_command`.
+
+    The database is among them, since everybody on a machine can read the words of a command.
+    """
+    where = tracking_uri(study_folder, uri)
+    return mlflow_environment() | {"MLFLOW_BACKEND_STORE_URI": where}

@@ -198,6 +198,19 @@ def test_a_kill_between_metrics_and_tags_leaves_no_duplicates(
     assert run.data.tags["kdscale.epochs"] == "3"
 
 
+def test_what_a_killed_driver_knew_in_part_is_told_again_in_full(
+    tmp_path: Path, uri: str, client: Any
+) -> None:
+    """Of a running trial the record has the metric alone; the rest is in its checkpoint."""
+    known = trial(0, epochs=2, state="running")
+    bare = tuple({name: row[name] for name in ("epoch", "val_accuracy")} for row in known.history)
+    track(study(tmp_path, replace(known, history=bare)), uri)
+    track(study(tmp_path, trial(0)), uri)
+    run = runs_of(client, tmp_path.name)["c000-s0"]
+    for metric in ("val_accuracy", "train_ldrld", "lr"):
+        assert steps_of(client, run, metric) == [1, 2, 3]
+
+
 def test_what_is_sent_again_is_there_once(tmp_path: Path, uri: str, client: Any) -> None:
     """The server took it, but its answer was lost; or it takes it late, after it was sent again."""
     projection = Projection(study(tmp_path), uri, tmp_path.name)
