@@ -6,7 +6,7 @@ import math
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,8 @@ from kdscale.tracking import Tracker, make_tracker, run_links
 from kdscale.training import Progress, Score, evaluate, load_teacher, store_teacher
 
 STUDY_FILE = "study.yaml"
+_REPORTS = ("report.html", "report.csv", "report.md")
+_LOOK_SECONDS = 0.1
 
 __all__ = [
     "TrackedView",
@@ -30,6 +32,7 @@ __all__ = [
     "load",
     "power_of",
     "teacher_score",
+    "track",
     "train_study_teacher",
     "watch",
 ]
@@ -202,6 +205,37 @@ def teacher_score(study: Study, output: Path | None) -> tuple[Score, Path]:
     return score, path
 
 
+def track(
+    study: Study, ledger: Ledger, *, rebuild: bool, on_unsent: Callable[[int], None]
+) -> StudyRecord:
+    """Sends MLflow what it lacks of a study and its report, and returns the study.
+
+    Args:
+        study: The study.
+        ledger: Its record.
+        rebuild: Whether to throw away what MLflow has of the study, and send it all again.
+        on_unsent: Called again and again with the number of trials and files still to be sent.
+
+    Raises:
+        UserError: The study is not to be tracked, or MLflow does not take everything.
+    """
+    tracking = study.tracking
+    if not tracking.mlflow:
+        raise UserError("tracking.mlflow: must be true for a study to be tracked, but is false")
+    record = ledger.record()
+    tracker = make_tracker(record, tracking.uri, tracking.experiment or "", rebuild=rebuild)
+    for name in _REPORTS:
+        if (study.folder / name).exists():
+            tracker.log_file(study.folder / name)
+    while tracker.unsent and not tracker.problem:
+        on_unsent(tracker.unsent)
+        time.sleep(_LOOK_SECONDS)
+    tracker.close(timeout_seconds=None)
+    if tracker.problem:
+        raise UserError(f"{tracker.problem} (the study has everything: track it again later)")
+    return record
+
+
 class TrackedView:
     """Shows a sweep, and sends what it shows to MLflow as well."""
 
@@ -231,13 +265,13 @@ class TrackedView:
     def on_start(self, ledger: Ledger, cohorts_at_once: int) -> None:
         """Shows the study as it stands, and starts to track it."""
         self._view.on_start(ledger, cohorts_at_once)
-        self._open(ledger.record())
+        self._open(ledger.record(), ledger.trial)
 
     def on_change(self, trial: TrialRecord) -> None:
         """Shows and tracks a trial."""
         self._view.on_change(trial)
         if self._tracker is not None:
-            self._tracker.update(trial)
+            self._tracker.changed(trial.name)
 
     def on_size(self, size: CohortSize) -> None:
         """Shows how many trials train together."""
@@ -260,10 +294,12 @@ class TrackedView:
         self._tracker.close()
         return self._tracker.problem
 
-    def _open(self, record: StudyRecord) -> Tracker:
+    def _open(
+        self, record: StudyRecord, find: Callable[[str], TrialRecord] | None = None
+    ) -> Tracker:
         tracking = self._study.tracking
         if self._tracker is None:
             self._tracker = make_tracker(
-                record, tracking.uri, tracking.experiment or "", tracking.mlflow
+                record, tracking.uri, tracking.experiment or "", tracking.mlflow, find=find
             )
         return self._tracker

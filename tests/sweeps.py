@@ -109,7 +109,7 @@ class PretendSweep:
         listener = listener or Quiet()
         ledger = open_ledger(study, create=True)
         study.folder.mkdir(parents=True, exist_ok=True)
-        (study.folder / "study.yaml").write_text(study.to_yaml())
+        (study.folder / "study.yaml").write_text(study.to_yaml(place=False))
         queue = CohortQueue(ledger, on_change=listener.on_change)
         if queue.complete:
             return Outcome(ledger, trained=False, complete=True)

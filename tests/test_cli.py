@@ -674,14 +674,19 @@ def test_ui_serves_the_study_on_the_loopback_address(
     ((argv, env),) = called
     assert argv[:4] == [sys.executable, "-m", "mlflow", "ui"]
     options = dict(zip(argv[4::2], argv[5::2], strict=True))
-    assert options["--backend-store-uri"] == f"sqlite:///{tmp_path}/studies/tiny/mlflow.db"
+    assert env["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/studies/tiny/mlflow.db"
     assert (options["--host"], options["--port"]) == ("127.0.0.1", "5123")
     assert env["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert env["PATH"]
 
 
 def test_ui_does_not_show_passwords(run: Run, swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "call", lambda argv, env: 0)
+    def call(argv: list[str], env: dict[str, str]) -> int:
+        assert "secret" not in " ".join(argv)  # which everybody on the machine can read
+        assert env["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:secret@db/mlflow"
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
     ran = run("ui", swept, "tracking.uri='postgresql://me:secret@db/mlflow'")
     assert ran.code == 0
     assert "secret" not in ran.out + ran.err
@@ -689,6 +694,50 @@ def test_ui_does_not_show_passwords(run: Run, swept: Path, monkeypatch: pytest.M
     assert ran.code == 2
     assert "open that in a browser" in ran.err
     assert "secret" not in ran.out + ran.err
+
+
+# track
+
+
+@pytest.fixture
+def tracked(run: Run, tmp_path: Path, pretend: Callable[..., None]) -> Path:
+    """Returns the file of a study that was swept with its MLflow server away."""
+    pretend()
+    path = study_file(tmp_path, tracking={"uri": "http://me:s3cret@127.0.0.1:9"})
+    ran = run("sweep", path)
+    assert ran.code == 0
+    assert "MLflow (http://me:***@127.0.0.1:9): it does not answer" in ran.err
+    assert "s3cret" not in ran.out + ran.err
+    return path
+
+
+def test_track_sends_what_mlflow_lacks_and_rebuild_all(run: Run, tracked: Path) -> None:
+    away = run("track", tracked)
+    assert (away.code, away.out) == (2, "")
+    assert "it does not answer (Connection refused) (the study has everything" in away.err
+    assert "s3cret" not in away.err
+    here = f"tracking.uri='sqlite:///{tracked.parent}/studies/tiny/mlflow.db'"
+    for options in ([], [], ["--rebuild"]):
+        ran = run("track", tracked, here, *options)
+        assert (ran.code, ran.err) == (0, "")
+        assert ran.out.endswith("MLflow has all of tiny: 6 trials\n")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=here.partition("=")[2].strip("'"))
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 7
+    [study_run] = [run for run in runs if run.data.tags["kdscale.kind"] == "study"]
+    files = {file.path for file in client.list_artifacts(study_run.info.run_id)}
+    assert files == {"study.yaml", "report.html", "report.csv", "report.md"}
+
+
+def test_a_study_that_is_not_tracked_says_so(run: Run, swept: Path) -> None:
+    ran = run("track", swept)
+    assert (ran.code, ran.out) == (2, "")
+    assert (
+        ran.err == "error tracking.mlflow: must be true for a study to be tracked, but is false\n"
+    )
 
 
 # As a process

@@ -27,6 +27,7 @@ MODULES = sorted(HOUSE.rglob("*.py"))
 MOST_LINES = 450
 
 LAYERS = (
+    ("urls",),
     ("errors", "outputs", "records"),
     ("files",),
     ("losses", "models", "data"),

@@ -182,8 +182,8 @@ class Recorded:
     def on_size(self, size: CohortSize) -> None:
         self.said.append(f"size {size.size}")
 
-    def update(self, trial: TrialRecord) -> None:
-        self.said.append(f"update {trial.name}")
+    def changed(self, name: str) -> None:
+        self.said.append(f"changed {name}")
 
     def log_file(self, path: Path) -> None:
         self.said.append(f"file {path.name}")
@@ -197,7 +197,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """Returns what stands for the view and for the tracker."""
     recorded = Recorded()
 
-    def make_tracker(record: StudyRecord, *how: object) -> Recorded:
+    def make_tracker(record: StudyRecord, *how: object, find: object) -> Recorded:
         recorded.said.append(f"track {record.name} {how}")
         return recorded
 
@@ -221,7 +221,7 @@ def test_what_is_shown_is_tracked(tmp_path: Path, recorded: Recorded) -> None:
     # Trials are planned before there is a tracker, which is told of all of them when it is made.
     assert recorded.said[2:at] == [f"change c00{n}-s{s}" for n in (0, 1) for s in (0, 1)]
     assert recorded.said[at + 1] == "track tiny ('sqlite:///x', 'mine', True)"
-    assert recorded.said[-3:] == ["change c001-s0", "update c001-s0", "hide"]
+    assert recorded.said[-3:] == ["change c001-s0", "changed c001-s0", "hide"]
     paths: Any = SimpleNamespace(html=Path("a.html"), csv=Path("a.csv"), md=Path("a.md"))
     view.attach(outcome.ledger.record(), paths)
     assert recorded.said[-3:] == ["file a.html", "file a.csv", "file a.md"]

@@ -1,6 +1,6 @@
 """The commands of `kdscale`. Each one reads its arguments, calls the library, and shows."""
 
-from kdscale.cli import _study, _submit, _tools  # noqa: F401  # they register their commands
+from kdscale.cli import _study, _submit, _tools, _track  # noqa: F401  # they register their commands
 from kdscale.cli._app import app, main
 
 __all__ = ["app", "main"]

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from kdscale import __version__
 from kdscale.errors import UserError
+from kdscale.urls import hide_passwords
 
 if TYPE_CHECKING:  # importing torch takes seconds: each command imports what it needs
     from kdscale.analysis import ReportPaths
@@ -67,7 +68,7 @@ def main() -> None:
     try:
         app(prog_name="kdscale")
     except UserError as error:
-        errors.print(f"[red]error[/] {escape(str(error))}")
+        errors.print(f"[red]error[/] {escape(hide_passwords(str(error)))}")
         sys.exit(_BAD_INPUT)
 
 
@@ -111,4 +112,6 @@ def show_report(record: StudyRecord, paths: ReportPaths) -> None:
 
 
 def command_line(name: str, study: Path, overrides: list[str] | None, *options: str) -> str:
-    return shlex.join(["kdscale", name, str(study), *(overrides or ()), *options])
+    """Returns a command as it could be typed, but for passwords: it may end in a log."""
+    words = [hide_passwords(override) for override in overrides or ()]
+    return shlex.join(["kdscale", name, str(study), *words, *options])

@@ -31,7 +31,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web page.")] = 5000,
 ) -> None:
     """Open MLflow's user interface on a study, on this machine's loopback address."""
-    from kdscale.tracking import mlflow_environment, ui_command
+    from kdscale.tracking import ui_command, ui_environment
 
     loaded = load_study(study, overrides)
     uri = loaded.tracking.uri
@@ -41,7 +41,9 @@ def ui(
         )
     command = ui_command(loaded.folder, uri, port=port)
     print_plain(f"{loaded.name} in MLflow: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
-    raise typer.Exit(subprocess.call(command, env={**os.environ, **mlflow_environment()}))
+    raise typer.Exit(
+        subprocess.call(command, env={**os.environ, **ui_environment(loaded.folder, uri)})
+    )
 
 
 @app.command()

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from kdscale.errors import UserError
 from kdscale.launch._artefact import Artefact
 from kdscale.launch._request import Request, check_paths
 from kdscale.launch._working_dir import EXCLUDES, files_to_upload, upload_limit_bytes
+from kdscale.urls import has_password
 
 STOP_SECONDS = 60
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -106,7 +106,7 @@ def _address(request: Request) -> str:
             "--address: must be given with --to ray, such as http://HEAD:8265, or set RAY_ADDRESS "
             "(--to local needs none)"
         )
-    if urlsplit(address).password:
+    if has_password(address):
         raise UserError("--address: must hold no password (use RAY_AUTH_MODE=token)")
     return address
 

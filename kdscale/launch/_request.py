@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from kdscale.errors import UserError
 from kdscale.search import Study
+from kdscale.urls import has_password
 
 _NAME_LENGTH = 47
 """KubeRay's limit for the name of a RayJob."""
@@ -104,7 +104,7 @@ def check_passwords(overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         key, _, value = override.partition("=")
-        if _has_password(value.strip("'\"")):
+        if has_password(value):
             raise UserError(
                 f"{key}: must hold no password, since logs and dashboards show the command "
                 "(write it into the study file, or let the place where it runs know it: "
@@ -120,16 +120,9 @@ def check_no_password(request: Request) -> None:
     """
     study = request.study
     for key, url in (("storage.url", study.storage.url), ("tracking.uri", study.tracking.uri)):
-        if url and _has_password(url):
+        if url and has_password(url):
             raise UserError(
                 f"{key}: must hold no password with --to {request.target}, since the study file "
                 "goes into a ConfigMap, which is not secret (mount a Secret into the image's "
                 "PGPASSFILE, or set MLFLOW_TRACKING_PASSWORD there)"
             )
-
-
-def _has_password(text: str) -> bool:
-    try:
-        return bool(urlsplit(text).password)
-    except ValueError:  # not a URL at all
-        return False

@@ -47,6 +47,7 @@ from kdscale.search._propose import Proposal
 from kdscale.search._remarks import crops_remark, form_remark
 from kdscale.search._storage import (
     DATABASE,
+    find_study,
     forget_if_untrained,
     open_storage,
     open_study,
@@ -329,7 +330,7 @@ class Ledger:
             seeds=study.seed_list,
             rungs=study.rung_epochs,
             parameters=tuple(axis.name for axis in study.axes),
-            study_file=study.to_yaml(),
+            study_file=study.to_yaml(place=False),
             trials=tuple(self.trials),
             controls=tuple(self.controls),
             final=_final(attributes.get("final")),
@@ -421,8 +422,7 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # one line for each study it makes
     storage = open_storage(study)
-    names = optuna.get_all_study_names(storage)
-    if study.name not in names and not create:
+    if find_study(storage, study.name) is None and not create:
         where = database if study.storage.url is None else "storage.url"
         raise UserError(f"{where}: must hold the study {study.name}, but has none")
     if create:

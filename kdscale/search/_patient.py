@@ -64,7 +64,7 @@ def waiting_for_room(write: Callable[[], T]) -> T:
                     RuntimeWarning,
                     stacklevel=2,
                 )
-        with _interruptible():
+        with interruptible():
             time.sleep(pause)
     raise AssertionError("pauses() does not end")
 
@@ -83,7 +83,7 @@ def database_full(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Makes Ctrl-C end a wait: Ray Tune's own handler only takes note of it."""
     if threading.current_thread() is not threading.main_thread():
         yield

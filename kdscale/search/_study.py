@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
 from optuna.distributions import BaseDistribution
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -37,6 +36,7 @@ from kdscale.search._sections import (
 )
 from kdscale.search._yaml import Keys, dump_yaml, read_yaml
 from kdscale.training import ObjectiveSpec, RecipeSpec, Spec, TaskSpec, rule_error
+from kdscale.urls import drop_password
 
 _GENERATION = 8
 _PATHS: tuple[Keys, ...] = (("task", "teacher", "weights"), ("task", "data", "root"))
@@ -213,15 +213,29 @@ class Study(Spec):
             ce_start_epoch=self.objective.ce_start_epoch,
         )
 
-    def to_yaml(self) -> str:
+    def without_passwords(self) -> Self:
+        """Returns the study as workers and readers may have it: its URLs without passwords."""
+        url, uri = self.storage.url, self.tracking.uri
+        storage = {"url": url and drop_password(url)}
+        tracking = {"uri": uri and drop_password(uri)}
+        return self.model_copy(
+            update={
+                "storage": self.storage.model_copy(update=storage),
+                "tracking": self.tracking.model_copy(update=tracking),
+            }
+        )
+
+    def to_yaml(self, *, place: bool = True) -> str:
         """Returns the study as YAML, defaults included; loading it gives an equal study.
 
-        Passwords in URLs are masked: this text goes into reports and MLflow.
+        URLs are without their passwords: this text goes into the study folder, reports and MLflow.
+
+        Args:
+            place: Whether to say in which folder the study lies; it may be moved.
         """
-        data = self.model_dump(mode="json", exclude_none=True)
-        for section, key in (("storage", "url"), ("tracking", "uri")):
-            if key in data[section]:
-                data[section][key] = _masked(data[section][key])
+        exclude = None if place else {"storage": {"folder"}}
+        kept = self.without_passwords()
+        data = kept.model_dump(mode="json", exclude_none=True, exclude=exclude)
         owners = {"": data["objective"], "recipe": data["task"]["recipe"]}
         labels = (method.label for method in self.objective.methods)
         owners |= zip(labels, data["objective"]["methods"], strict=True)
@@ -265,12 +279,6 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     if problems or study is None:
         raise StudyFileError(sorted(problems, key=_line))
     return study
-
-
-def _masked(url: str) -> str:
-    """Returns the URL with its password, if it has one, replaced by ``***``."""
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@") if password else url
 
 
 def _anchor_paths(overridden: Overridden, folder: Path) -> None:

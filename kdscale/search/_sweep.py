@@ -32,6 +32,7 @@ from kdscale.training import (
     load_teacher,
     store_teacher,
     trained_teacher_path,
+    weights_path,
 )
 
 
@@ -105,7 +106,8 @@ def _sweep(study: Study, ledger: Ledger, backup: Backup | None, listener: Listen
         listener.on_start(ledger, cohorts_at_once)
         queue.open(cohorts_at_once, resources_key(study, nodes))
         cache = study.cache_folder.absolute() if study.task.teacher.cache.enabled else None
-        place = Place(settled, study.folder.absolute(), teacher.absolute(), cache)
+        shown = settled.without_passwords()
+        place = Place(shown, study.folder.absolute(), teacher.absolute(), cache)
         _tune(queue, place, cohorts_at_once)
     if queue.refused:
         raise UserError(queue.refused)
@@ -130,7 +132,7 @@ def _write_study_file(study: Study) -> None:
     path = study.folder / "study.yaml"
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(study.to_yaml(), encoding="utf-8")
+        draft.write_text(study.to_yaml(place=False), encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
         raise UserError(f"{path}: must be a file to write, but: {error.strerror}") from error
@@ -190,6 +192,9 @@ def _prepare_teacher(
     """Returns the study's one file of the teacher, trained first if the study says so."""
     data = load_data(study.task.data)
     spec = study.task.teacher
+    kept = ledger.teacher
+    if kept is not None and kept.exists() and not weights_path(spec, study.teacher_folder).exists():
+        return kept  # the study has moved to where its teacher's own file is not
     trained = trained_teacher_path(study.teacher_folder)
     if spec.weights is None and not _is_here(trained, backup):
         for progress in _train_teacher_on_cluster(study):
@@ -227,6 +232,7 @@ def _train_teacher_on_cluster(study: Study) -> Iterator[Progress]:
 
 
 def _anchored(study: Study) -> Study:
-    """Returns the study with an absolute folder: a Ray worker has another working directory."""
+    """Returns the study for a Ray worker, which has another working directory and no passwords."""
     folder = study.storage.folder.absolute()
+    study = study.without_passwords()
     return study.model_copy(update={"storage": study.storage.model_copy(update={"folder": folder})})

@@ -1,18 +1,48 @@
-"""What ran a study: versions of the libraries, the machine and the git commit."""
+"""What ran a study: its record's format, versions of libraries, machine and git commit."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import kdscale
+from kdscale.errors import UserError
+
+FORMAT = 1
+"""How a study is written. Raised when an older kdscale could not continue it; a newer one can."""
 
 _LIBRARIES = ("torch", "timm", "ray", "optuna", "mlflow", "numpy")
+
+
+def record_format() -> dict[str, Any]:
+    """Returns what a study's record says of its format: its number, and who wrote it."""
+    return {"number": FORMAT, "kdscale": kdscale.__version__}
+
+
+def check_format(attributes: Mapping[str, Any], where: str) -> None:
+    """Returns if this kdscale can read and continue a study.
+
+    Args:
+        attributes: The study's attributes; studies older than the number have none.
+        where: The study, for the message.
+
+    Raises:
+        UserError: If a newer kdscale wrote it in a format that this one does not know.
+    """
+    known = attributes.get("format", {})
+    if known.get("number", FORMAT) > FORMAT:
+        raise UserError(
+            f"{where}: the study must be in format {FORMAT} or older for kdscale "
+            f"{kdscale.__version__}, but kdscale {known.get('kdscale', '?')} wrote it in format "
+            f"{known['number']} (install that version or a newer one)"
+        )
 
 
 def versions() -> dict[str, str]:

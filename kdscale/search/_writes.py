@@ -15,10 +15,11 @@ from typing import Any
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Table, update
+from sqlalchemy import Connection, Engine, Table, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from kdscale.search._patient import waiting_for_room
+from kdscale.search._served import ServedStorage
 
 Guard = Callable[[Connection], None]
 """Raises if this process may not write, asked within the transaction and before its end."""
@@ -59,14 +60,20 @@ class Writes:
 
     def _write(self) -> None:
         storage = self._storage
-        if isinstance(storage, RDBStorage) and storage.engine.dialect.name in _INSERT:
-            with storage.engine.begin() as connection:
-                self._write_tables(connection, _INSERT[storage.engine.dialect.name])
-                # Last: SQLite's lock is held by now, and no other can become the writer.
-                if self.guard is not None:
-                    self.guard(connection)
+        if isinstance(storage, ServedStorage) and storage.engine.dialect.name in _INSERT:
+            storage.patiently(lambda: self._write_together(storage.engine))
+        elif isinstance(storage, RDBStorage) and storage.engine.dialect.name in _INSERT:
+            self._write_together(storage.engine)
         else:
             self._write_one_by_one()
+
+    def _write_together(self, engine: Engine) -> None:
+        """Writes all in one transaction; once more changes nothing."""
+        with engine.begin() as connection:
+            self._write_tables(connection, _INSERT[engine.dialect.name])
+            # Last: SQLite's lock is held by now, and no other can become the writer.
+            if self.guard is not None:
+                self.guard(connection)
 
     def _write_one_by_one(self) -> None:
         for (trial_id, epoch), value in self._epochs.items():

@@ -2,7 +2,8 @@
 
 from kdscale.tracking._links import RunLinks, run_links
 from kdscale.tracking._tracker import Tracker, make_tracker
-from kdscale.tracking._uri import mlflow_environment, tracking_uri, ui_command
+from kdscale.tracking._ui import ui_command, ui_environment
+from kdscale.tracking._uri import mlflow_environment, tracking_uri
 
 __all__ = [
     "RunLinks",
@@ -12,4 +13,5 @@ __all__ = [
     "run_links",
     "tracking_uri",
     "ui_command",
+    "ui_environment",
 ]

@@ -1,44 +1,67 @@
-"""The tracker: takes what the search tells it at once, and writes it to MLflow in its own time."""
+"""The tracker: takes what the search tells it at once, and writes it to MLflow in its own time.
+
+The study's own record is the spool. Every epoch of every trial is in the ledger, or in a
+checkpoint from which the next sweep tells it to the ledger again, before it comes here; so the
+tracker keeps no more than the names of the trials that MLflow does not have in full, and reads
+what they are when MLflow can take it. A process that dies with MLflow away loses nothing: the
+next sweep, or ``kdscale track STUDY``, compares study and MLflow and sends what is missing.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-import textwrap
 import threading
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kdscale.records import StudyRecord, TrialRecord
+from kdscale.tracking._problem import problem_of
 from kdscale.tracking._projection import Projection
-from kdscale.tracking._uri import mlflow_environment, tracking_uri, without_password
+from kdscale.tracking._uri import mlflow_environment, tracking_uri
+from kdscale.urls import hide_passwords
 
 _Key = str | tuple[Path, str]
-_Job = Callable[[], None]
-_MESSAGE_LENGTH = 200
+"""A trial by name; or a file and its folder among the artefacts."""
 
-RETRY_SECONDS = 30.0
-"""Pause after a failure, so that a server that is down is not asked without end."""
+FIRST_PAUSE_SECONDS = 1.0
+"""Pause after a failure; each further one is twice as long, up to the longest."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+
+_SAY_AT = 2
+"""Failures in a row: one alone is often a connection that grew old."""
+
+_MOST_FAILURES = 10
+
+_log = logging.getLogger("kdscale.tracking")
 
 
 class Tracker:
     """MLflow behind a thread: no call waits for MLflow, and none fails with it.
 
-    What could not be written is kept and tried again, the newest snapshot of a trial in place of
-    older ones; `problem` says what went wrong while something is still unwritten.
+    What could not be written is tried again, each trial as it stands by then; `problem` says what
+    went wrong while something is still unwritten.
 
     Args:
         projection: Where to write; None for a study that is not tracked.
+        find: Returns a trial by name, as it stands.
         where: The tracking URI, for messages.
     """
 
-    def __init__(self, projection: Projection | None, where: str = "") -> None:
+    def __init__(
+        self,
+        projection: Projection | None,
+        find: Callable[[str], TrialRecord] = lambda name: _unknown(name),
+        where: str = "",
+    ) -> None:
         self._projection = projection
+        self._find = find
         self._where = where
         self._news = threading.Condition()
-        self._jobs: dict[_Key, _Job] = {}
+        self._unsent: dict[_Key, None] = {}
         self._closing = False
         self._problem = ""
         # A daemon, so that a server that does not answer cannot hold up the end of the process.
@@ -62,10 +85,14 @@ class Tracker:
         """What keeps MLflow from being complete, in one line; empty if nothing does."""
         return self._problem
 
-    def update(self, trial: TrialRecord) -> None:
-        """Takes a trial's newest snapshot and returns at once."""
-        if self._projection is not None:
-            self._put(trial.name, partial(self._projection.write, trial))
+    @property
+    def unsent(self) -> int:
+        """Number of trials and files that MLflow does not have yet."""
+        return len(self._unsent)
+
+    def changed(self, name: str) -> None:
+        """Takes that a trial has changed, and returns at once."""
+        self._put(name)
 
     def log_file(self, path: Path, artifact_folder: str = "") -> None:
         """Takes a file to attach to the study's run and returns at once.
@@ -74,12 +101,10 @@ class Tracker:
             path: The file; read some time later, at the latest by the end of `close`.
             artifact_folder: Folder among the run's artefacts; empty for the top.
         """
-        if self._projection is not None:
-            job = partial(self._projection.write_file, path, artifact_folder)
-            self._put((path, artifact_folder), job)
+        self._put((path, artifact_folder))
 
-    def close(self, timeout_seconds: float = 60.0) -> None:
-        """Gives what is left one more try and returns within the timeout."""
+    def close(self, timeout_seconds: float | None = 60.0) -> None:
+        """Gives what is left one more try and returns within the timeout, if there is one."""
         if self._projection is None:
             return
         with self._news:
@@ -87,57 +112,87 @@ class Tracker:
             self._news.notify()
         self._thread.join(timeout_seconds)
         if self._thread.is_alive() and not self._problem:
-            late = TimeoutError(f"it was still writing after {timeout_seconds:g} s")
-            self._problem = self._describe(late)
+            self._problem = hide_passwords(
+                f"MLflow ({self._where}): it was still writing after {timeout_seconds:g} s",
+                self._where,
+            )
 
-    def _put(self, key: _Key, job: _Job) -> None:
+    def _put(self, key: _Key) -> None:
         with self._news:
-            if not self._closing:
-                self._jobs[key] = job
+            if self._projection is not None and not self._closing:
+                self._unsent[key] = None
                 self._news.notify()
 
     def _run(self) -> None:
+        failures = 0
         closing = False
         while not closing:
+            pause = min(FIRST_PAUSE_SECONDS * 2**failures, LONGEST_PAUSE_SECONDS)
             with self._news:
-                if self._problem:
-                    self._news.wait_for(lambda: self._closing, RETRY_SECONDS)
+                if failures:
+                    self._news.wait_for(lambda: self._closing, pause)
                 else:
-                    self._news.wait_for(lambda: self._closing or self._jobs)
+                    self._news.wait_for(lambda: self._closing or self._unsent)
                 closing = self._closing
-                jobs, self._jobs = self._jobs, {}
-            left, self._problem = self._work(jobs, closing)
-            with self._news:
-                self._jobs = left | self._jobs
+            before, problem = failures, self._send(last=closing)
+            if closing and problem:
+                # What failed may have been the connection to a server that is up again.
+                problem = self._send(last=True)
+            self._problem = problem
+            failures = min(before + 1, _MOST_FAILURES) if problem else 0
+            if not closing and failures == _SAY_AT > before:
+                _log.warning("%s; the study has everything, and it is tried again", problem)
+            elif not closing and before >= _SAY_AT and not problem:
+                _log.warning("MLflow has caught up with the study")
 
-    def _work(self, jobs: dict[_Key, _Job], closing: bool) -> tuple[dict[_Key, _Job], str]:
-        """Does the jobs and returns those that failed, with what went wrong last."""
+    def _send(self, *, last: bool) -> str:
+        """Sends what is unsent; returns what went wrong, at the first failure unless it is last."""
         projection = self._projection
         assert projection is not None
-        try:
-            projection.open()
-        except Exception as error:
-            return jobs, self._describe(error)
-        if closing:
-            jobs = jobs | {"finish": projection.finish}
-        left: dict[_Key, _Job] = {}
+        failed: set[_Key] = set()
         problem = ""
-        for key, job in jobs.items():
+        while True:
             try:
-                job()
+                projection.open()
+                key = self._next(failed)
+                if key is None:
+                    if last:
+                        projection.finish()
+                    return problem
             except Exception as error:
-                left[key] = job
-                problem = self._describe(error)
-        return left, problem
+                projection.close()
+                return problem_of(error, self._where)
+            try:
+                if isinstance(key, str):
+                    projection.write(self._find(key))
+                else:
+                    projection.write_file(*key)
+            except Exception as error:
+                problem = problem_of(error, self._where)
+                projection.close()
+                failed.add(key)
+                with self._news:
+                    self._unsent[key] = None  # behind the others, which may be luckier
+                if not last:
+                    return problem
 
-    def _describe(self, error: Exception) -> str:
-        line = textwrap.shorten(str(error), _MESSAGE_LENGTH, placeholder=" …")
-        text = f"MLflow ({self._where}) did not take everything: {type(error).__name__}: {line}"
-        return without_password(text, self._where)
+    def _next(self, failed: set[_Key]) -> _Key | None:
+        with self._news:
+            for key in self._unsent:
+                if key not in failed:
+                    del self._unsent[key]
+                    return key
+        return None
 
 
 def make_tracker(
-    study: StudyRecord, uri: str | None = None, experiment: str = "", enabled: bool = True
+    study: StudyRecord,
+    uri: str | None = None,
+    experiment: str = "",
+    enabled: bool = True,
+    *,
+    find: Callable[[str], TrialRecord] | None = None,
+    rebuild: bool = False,
 ) -> Tracker:
     """Returns a tracker that has been told of the whole study as it stands.
 
@@ -149,12 +204,25 @@ def make_tracker(
         uri: The study file's ``tracking.uri``; else ``MLFLOW_TRACKING_URI``; else the folder.
         experiment: Name of the experiment; default: the study's name.
         enabled: Whether to track at all; a tracker that does not takes everything and does nothing.
+        find: Returns a trial of the study as it stands; default: as `study` has it.
+        rebuild: Whether to throw away what MLflow has of the study, and send it all again.
     """
     if not enabled:
         return Tracker(None)
     os.environ.update(mlflow_environment())
     where = tracking_uri(study.folder, uri)
-    tracker = Tracker(Projection(study, where, experiment or study.name), where)
-    for trial in (*study.trials, *study.controls):
-        tracker.update(trial)
+    projection = Projection(study, where, experiment or study.name, rebuild=rebuild)
+    known = {trial.name: trial for trial in (*study.trials, *study.controls)}
+    names = list(known)
+    tracker = Tracker(projection, find or _finder(known), where)
+    for name in names:
+        tracker.changed(name)
     return tracker
+
+
+def _finder(known: Mapping[str, TrialRecord]) -> Callable[[str], TrialRecord]:
+    return lambda name: known[name]
+
+
+def _unknown(name: str) -> TrialRecord:
+    raise KeyError(name)

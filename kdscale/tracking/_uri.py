@@ -1,21 +1,22 @@
-"""Where MLflow keeps a study, and how to look at it."""
+"""Where MLflow keeps a study."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kdscale.errors import UserError
+OWN_DATABASE = "mlflow.db"
+OWN_ARTIFACTS = "mlartifacts"
 
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # The tracker tries again by itself; MLflow's own seven retries would only hold up the end.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # The tracker tries again by itself, and looks first what the server has done: MLflow would
+    # make a run twice whose first answer was lost.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     # Eight processes of the UI's server that only serve what a study does not have.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -39,7 +40,7 @@ def artifact_location(study_folder: Path, uri: str) -> str | None:
     Without it MLflow would put the artefacts of a database into the working directory.
     """
     if is_database(uri):
-        return (study_folder.resolve() / "mlartifacts").as_uri()
+        return (study_folder.resolve() / OWN_ARTIFACTS).as_uri()
     return None
 
 
@@ -48,10 +49,9 @@ def is_database(uri: str) -> bool:
     return urlsplit(uri).scheme.split("+")[0] in {"sqlite", "postgresql", "mysql", "mssql"}
 
 
-def without_password(text: str, uri: str) -> str:
-    """Returns the text with the URI's password, if it has one, replaced by ``***``."""
-    password = urlsplit(uri).password
-    return text.replace(password, "***") if password else text
+def is_own_database(study_folder: Path, uri: str) -> bool:
+    """Whether the URI names the database that lies in the study's folder."""
+    return uri == _own_database(study_folder)
 
 
 def mlflow_environment() -> dict[str, str]:
@@ -62,33 +62,5 @@ def mlflow_environment() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in _QUIET.items()}
 
 
-def ui_command(study_folder: Path, uri: str | None = None, *, port: int = 5000) -> list[str]:
-    """Returns the command that shows the study in MLflow's UI on this machine only.
-
-    Run it in an environment with `mlflow_environment`.
-
-    Args:
-        study_folder: The study folder.
-        uri: The study file's ``tracking.uri``, if it has one.
-        port: Port on 127.0.0.1.
-
-    Raises:
-        UserError: The study is tracked by a server, which has its own UI, or was never tracked.
-    """
-    where = tracking_uri(study_folder, uri)
-    if not is_database(where):
-        shown = without_password(where, where)
-        raise UserError(f"the study is tracked by the server {shown}: open that in a browser")
-    if where == _own_database(study_folder) and not (study_folder / "mlflow.db").exists():
-        raise UserError(
-            f"{study_folder}: a tracked study must hold mlflow.db, but this one has none "
-            "(was it run with tracking.mlflow: false?)"
-        )
-    return [
-        *(sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", where),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-    ]
-
-
 def _own_database(study_folder: Path) -> str:
-    return f"sqlite:///{(study_folder.resolve() / 'mlflow.db').as_posix()}"
+    return f"sqlite:///{(study_folder.resolve() / OWN_DATABASE).as_posix()}"

@@ -37,6 +37,7 @@ from kdscale.training._teacher import (
     teacher_path,
     train_teacher,
     trained_teacher_path,
+    weights_path,
 )
 
 __all__ = [
@@ -92,4 +93,5 @@ __all__ = [
     "train_cohort",
     "train_teacher",
     "trained_teacher_path",
+    "weights_path",
 ]

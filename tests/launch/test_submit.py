@@ -78,6 +78,11 @@ def program(folder: Path, name: str, body: str) -> None:
             ["--to", "slurm", "storage.url='postgresql://me:secret@host/db'"],
             "storage.url: must hold no password, since logs and dashboards show the command",
         ),
+        (
+            ["--to", "local", "--dry-run", "storage={url: 'postgresql://me:secret@host/db'}"],
+            "storage: must hold no password, since logs and dashboards show the command",
+        ),
+        (["--to", "slurm", "storage.urll='postgresql://me:secret@host/db'"], "me:***@host/db"),
         (["--to", "kuberay", FOLDER], "--image: must be given with --to kuberay"),
         (["--to", "kuberay", FOLDER, *KUBERAY[:2]], "--claim: must be given with --to kuberay"),
         (["--to", "slurm", "--cpus", "1", "resources.workers=2"], "must have room for one cohort"),

@@ -204,7 +204,7 @@ def test_the_record_is_the_study_and_its_trials(ledger: Ledger, study: Study) ->
     assert (record.metric, record.goal, record.mode) == ("val_accuracy", "maximize", "last")
     assert (record.epochs, record.seeds, record.rungs) == (4, (0, 1), ())
     assert record.parameters == ("alpha", "depth")
-    assert record.study_file == study.to_yaml()
+    assert record.study_file == study.to_yaml(place=False)
     assert record.trials == tuple(ledger.trials)
     assert record.controls == tuple(ledger.controls)
     assert record.final is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from kdscale.records import StudyRecord, TrialRecord, TrialState
-from kdscale.tracking import Tracker, make_tracker, mlflow_environment
+from kdscale.tracking import Tracker, make_tracker, mlflow_environment, ui_command
 from kdscale.tracking._projection import Projection
 
 
@@ -161,9 +162,12 @@ def test_a_study_becomes_an_experiment_with_a_run_a_trial(
 def test_a_restart_continues_without_duplicates(tmp_path: Path, uri: str, client: Any) -> None:
     track(study(tmp_path, trial(0, epochs=1, state="running")), uri)
     before = runs_of(client, tmp_path.name)
-    with make_tracker(study(tmp_path, trial(0, epochs=1, state="running", attempt=2)), uri) as two:
-        two.update(trial(0, epochs=2, state="running", attempt=2))
-        two.update(trial(0, epochs=3, attempt=2))
+    known = {"c000-s0": trial(0, epochs=1, state="running", attempt=2)}
+    record = study(tmp_path, *known.values())
+    with make_tracker(record, uri, find=known.__getitem__) as two:
+        for now in (trial(0, epochs=2, state="running", attempt=2), trial(0, attempt=2)):
+            known["c000-s0"] = now
+            two.changed("c000-s0")
     track(study(tmp_path, trial(0, epochs=3, attempt=2)), uri)
     after = runs_of(client, tmp_path.name)
     assert {name: run.info.run_id for name, run in after.items()} == {
@@ -194,6 +198,90 @@ def test_a_kill_between_metrics_and_tags_leaves_no_duplicates(
     assert run.data.tags["kdscale.epochs"] == "3"
 
 
+def test_what_a_killed_driver_knew_in_part_is_told_again_in_full(
+    tmp_path: Path, uri: str, client: Any
+) -> None:
+    """Of a running trial the record has the metric alone; the rest is in its checkpoint."""
+    known = trial(0, epochs=2, state="running")
+    bare = tuple({name: row[name] for name in ("epoch", "val_accuracy")} for row in known.history)
+    track(study(tmp_path, replace(known, history=bare)), uri)
+    track(study(tmp_path, trial(0)), uri)
+    run = runs_of(client, tmp_path.name)["c000-s0"]
+    for metric in ("val_accuracy", "train_ldrld", "lr"):
+        assert steps_of(client, run, metric) == [1, 2, 3]
+
+
+def test_what_is_sent_again_is_there_once(tmp_path: Path, uri: str, client: Any) -> None:
+    """The server took it, but its answer was lost; or it takes it late, after it was sent again."""
+    projection = Projection(study(tmp_path), uri, tmp_path.name)
+    projection.open()
+    running = trial(0, epochs=2, state="running")
+    projection.write(running)
+    run = projection._runs["c000-s0"]
+    run.steps, run.told, run.has_parameters = {}, {}, False
+    projection.write(running)
+    assert steps_of(client, runs_of(client, tmp_path.name)["c000-s0"], "val_accuracy") == [1, 2]
+
+
+def test_of_two_runs_for_one_trial_the_first_is_kept(tmp_path: Path, uri: str, client: Any) -> None:
+    """Two sweeps' trackers, or one whose first making of a run only seemed to fail."""
+    record = study(tmp_path, trial(0))
+    both = [Projection(record, uri, tmp_path.name) for _ in range(2)]
+    for projection in both:
+        projection.open()
+    for projection in both:
+        projection.write(trial(0, epochs=2, state="running"))
+    both[0].close()
+    both[0].open()
+    both[0].write(trial(0))
+    both[0].finish()
+    run = runs_of(client, tmp_path.name)["c000-s0"]
+    assert steps_of(client, run, "val_accuracy") == [1, 2, 3]
+    # The other one finds that its run is gone, and goes on with that of the first.
+    with pytest.raises(Exception, match="deleted"):
+        both[1].write(trial(0))
+    both[1].close()
+    both[1].open()
+    both[1].write(trial(0))
+    assert steps_of(client, runs_of(client, tmp_path.name)["c000-s0"], "val_accuracy") == [1, 2, 3]
+
+
+def test_a_rebuilt_experiment_equals_the_first(tmp_path: Path, uri: str, client: Any) -> None:
+    record = study(
+        tmp_path, trial(0), trial(1, epochs=2, state="pruned"), trial(2, epochs=1, state="running")
+    )
+
+    def shown() -> dict[str, Any]:
+        return {
+            name: (run.data.params, run.data.metrics, steps_of(client, run, "train_ldrld"))
+            for name, run in runs_of(client, tmp_path.name).items()
+        }
+
+    with make_tracker(replace(record, trials=()), uri) as tracker:
+        pass
+    track(replace(record, trials=(trial(0, epochs=1, state="running"),)), uri)
+    track(record, uri)
+    before, numbers = shown(), {r.info.run_id for r in runs_of(client, tmp_path.name).values()}
+    with make_tracker(record, uri, rebuild=True) as tracker:
+        pass
+    assert tracker.problem == ""
+    assert shown() == before
+    assert not numbers & {r.info.run_id for r in runs_of(client, tmp_path.name).values()}
+
+
+def test_what_the_tracker_keeps_does_not_grow_with_the_study(tmp_path: Path, uri: str) -> None:
+    projection = Projection(study(tmp_path), uri, tmp_path.name)
+    projection.open()
+    for number in range(3):
+        projection.write(trial(number, epochs=1, state="running"))
+        projection.write(trial(number))
+    assert projection._runs == {}
+    again = Projection(study(tmp_path, trial(0)), uri, tmp_path.name)
+    again.open()
+    assert again._runs == {}
+    assert again._ended == {f"c00{number}-s0" for number in range(3)}
+
+
 def test_studies_of_one_name_do_not_mix(tmp_path: Path, uri: str, client: Any) -> None:
     for place in ("mine", "yours"):
         record = study(tmp_path / place, trial(0), name="same")
@@ -213,6 +301,23 @@ def test_a_deleted_experiment_comes_back(tmp_path: Path, uri: str, client: Any) 
     assert {"c000-s0", "c001-s0"} <= runs_of(client, tmp_path.name).keys()
 
 
+def test_a_moved_studys_own_database_finds_its_artefacts(tmp_path: Path, uri: str) -> None:
+    from mlflow import MlflowClient
+
+    first = tmp_path / "first"
+    first.mkdir()
+    shutil.copy(uri.removeprefix("sqlite:///"), first / "mlflow.db")  # its tables take seconds
+    track(study(first, trial(0), name="moved"), f"sqlite:///{first}/mlflow.db")
+    moved = first.rename(tmp_path / "moved")
+    ui_command(moved, f"sqlite:///{moved}/mlflow.db")
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{moved}/mlflow.db")
+    run = runs_of(client, "moved")["study"]
+    assert run.info.artifact_uri.startswith((moved / "mlartifacts").as_uri())
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["study.yaml"]
+    assert not first.exists()
+
+
 def test_values_that_are_not_finite_are_no_failure(tmp_path: Path, uri: str, client: Any) -> None:
     broken = replace(trial(0), history=({"epoch": 1, "val_accuracy": math.nan},), value=math.nan)
     track(study(tmp_path, replace(broken, state="failed")), uri)
@@ -223,10 +328,11 @@ def test_values_that_are_not_finite_are_no_failure(tmp_path: Path, uri: str, cli
 def test_a_server_that_is_not_there_neither_raises_nor_hides(tmp_path: Path) -> None:
     record = study(tmp_path, trial(0))
     with make_tracker(record, "http://me:secret@127.0.0.1:9") as tracker:
-        tracker.update(trial(1))
+        tracker.changed("c000-s0")
         tracker.log_file(tmp_path / "missing.html")
-    assert "MLflow (http://me:***@127.0.0.1:9) did not take everything" in tracker.problem
-    assert "secret" not in tracker.problem
+    wanted = "MLflow (http://me:***@127.0.0.1:9): it does not answer (Connection refused)"
+    assert tracker.problem == wanted
+    assert tracker.unsent == 2
 
 
 def test_a_file_that_is_not_there_is_a_problem_and_no_more(
@@ -240,7 +346,7 @@ def test_a_file_that_is_not_there_is_a_problem_and_no_more(
 
 def test_a_tracker_that_is_off_does_nothing(tmp_path: Path) -> None:
     with make_tracker(study(tmp_path, trial(0)), enabled=False) as tracker:
-        tracker.update(trial(1))
+        tracker.changed("c001-s0")
         tracker.log_file(tmp_path / "report.html")
     assert tracker.problem == ""
     assert list(tmp_path.iterdir()) == []
@@ -254,8 +360,9 @@ class Scripted(Projection):
         self.got: list[tuple[str, int]] = []
         self.entered = threading.Event()
         self.go_on = threading.Event()
-        self.failures = 0
+        self.failures: dict[str, int] = {}
         self.finished = False
+        self.trials = {t.name: t for t in (trial(0), trial(1), trial(2))}
 
     def open(self) -> None:
         pass
@@ -263,53 +370,64 @@ class Scripted(Projection):
     def write(self, trial: TrialRecord) -> None:
         self.entered.set()
         self.go_on.wait()
-        if self.failures > 0:
-            self.failures -= 1
-            raise ConnectionError("the server went away")
+        if self.failures.get(trial.name, 0) > 0:
+            self.failures[trial.name] -= 1
+            raise KeyError("not this one")
         self.got.append((trial.name, len(trial.history)))
 
     def finish(self) -> None:
         self.finished = True
 
+    def tracker(self) -> Tracker:
+        return Tracker(self, self.trials.__getitem__, "somewhere")
 
-def test_update_returns_while_mlflow_hangs_and_only_the_newest_counts(tmp_path: Path) -> None:
+
+def test_a_call_returns_while_mlflow_hangs_and_only_the_newest_counts(tmp_path: Path) -> None:
     projection = Scripted(tmp_path)
-    tracker = Tracker(projection, "somewhere")
-    tracker.update(trial(0, epochs=1, state="running"))
+    tracker = projection.tracker()
+    tracker.changed("c000-s0")
     assert projection.entered.wait(60)
     for epochs in (1, 2, 3):
-        tracker.update(trial(1, epochs=epochs, state="running"))
+        projection.trials["c001-s0"] = trial(1, epochs=epochs, state="running")
+        tracker.changed("c001-s0")
     tracker.close(timeout_seconds=0.01)
     assert "it was still writing after 0.01 s" in tracker.problem
     projection.go_on.set()
     tracker.close()
-    assert projection.got == [("c000-s0", 1), ("c001-s0", 3)]
+    assert projection.got == [("c000-s0", 3), ("c001-s0", 3)]
     assert projection.finished
     assert tracker.problem == ""
 
 
-def test_what_failed_is_tried_again_with_the_newest_snapshot(tmp_path: Path) -> None:
+def test_what_failed_is_tried_again_as_it_stands_by_then(tmp_path: Path) -> None:
     projection = Scripted(tmp_path)
-    projection.failures = 1
-    tracker = Tracker(projection, "somewhere")
-    tracker.update(trial(0, epochs=1, state="running"))
+    projection.failures = {"c000-s0": 1}
+    projection.trials["c000-s0"] = trial(0, epochs=1, state="running")
+    tracker = projection.tracker()
+    tracker.changed("c000-s0")
     assert projection.entered.wait(60)
-    tracker.update(trial(0, epochs=2, state="running"))
+    projection.trials["c000-s0"] = trial(0, epochs=2, state="running")
+    tracker.changed("c000-s0")
     projection.go_on.set()
     tracker.close()
     assert projection.got == [("c000-s0", 2)]
     assert tracker.problem == ""
 
 
-def test_what_fails_to_the_end_is_said(tmp_path: Path) -> None:
+def test_a_trial_that_mlflow_refuses_keeps_no_other_one_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     projection = Scripted(tmp_path)
-    projection.failures = 9
+    projection.failures = {"c000-s0": 9}
     projection.go_on.set()
-    with Tracker(projection, "somewhere") as tracker:
-        tracker.update(trial(0))
-    assert tracker.problem == (
-        "MLflow (somewhere) did not take everything: ConnectionError: the server went away"
-    )
+    with projection.tracker() as tracker:
+        for name in projection.trials:
+            tracker.changed(name)
+    wanted = "MLflow (somewhere): it did not take everything: KeyError: 'not this one'"
+    assert tracker.problem == wanted
+    assert {name for name, _ in projection.got} == {"c001-s0", "c002-s0"}
+    assert tracker.unsent == 1
+    assert len(caplog.records) <= 1  # what goes wrong is said once
 
 
 def test_import_leaves_out_mlflow_ray_and_torch() -> None:

@@ -1,0 +1,37 @@
+"""The command that makes MLflow complete."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kdscale.cli._app import Overrides, StudyPath, app, console, load_study, print_plain
+
+
+@app.command()
+def track(
+    study: StudyPath,
+    overrides: Overrides = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild", help="Throw away what MLflow has of the study, and send it all again."
+        ),
+    ] = False,
+) -> None:
+    """Send MLflow what it lacks of a study, such as after a sweep with its server away."""
+    from kdscale.search import open_ledger, sweep_lock
+    from kdscale.workflow import track as track_study
+
+    loaded = load_study(study, overrides)
+    ledger = open_ledger(loaded, create=False)
+    with sweep_lock(loaded.folder), console.status("") as status:
+        record = track_study(
+            loaded,
+            ledger,
+            rebuild=rebuild,
+            on_unsent=lambda left: status.update(f"MLflow: {left:,} trials and files to go"),
+        )
+    trials = len(record.trials) + len(record.controls)
+    print_plain(f"MLflow has all of {record.name}: {trials} trials")
