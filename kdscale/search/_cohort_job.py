@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -108,7 +109,8 @@ def _prepared(
     job: Job, place: Place, group: Group
 ) -> tuple[Cohort, TaskData, Network | CachedTeacher | None]:
     study = place.study
-    data = _data(study.task.data)
+    data = _data_here(study.task.data)
+    _check_shared(place)
     members = tuple(_member(name, job, place) for name in job.members)
     teacher: Network | CachedTeacher | None = None
     if any(member.terms for member in members):
@@ -214,6 +216,23 @@ def _behind_cache(load: Callable[[], Network], place: Place, folder: Path) -> Ca
     name = place.teacher.stem
     remote = cache_remote(place.study)
     return cached_teacher(load, task.teacher, name, _fingerprint(task.data), folder, remote)
+
+
+def _data_here(spec: DataSpec) -> TaskData:
+    """Returns the data, or says on which node it is amiss: the driver has loaded it already."""
+    try:
+        return _data(spec)
+    except UserError as error:
+        raise UserError(f"{error} (on {socket.gethostname()})") from error
+
+
+def _check_shared(place: Place) -> None:
+    """Returns if this node sees the study folder that the driver has written to."""
+    if not place.teacher.exists():
+        raise UserError(
+            f"storage.folder: must be a folder that all nodes share, but {socket.gethostname()} "
+            f"has no {place.teacher}"
+        )
 
 
 @lru_cache(maxsize=1)
