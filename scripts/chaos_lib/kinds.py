@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def kill_worker(scene: Scene) -> str:
         (name, pid, words[0])
         for name in scene.up
         for pid, words in scene.processes(name).items()
-        if words[0].startswith("ray::") and "IDLE" not in words[0]
+        if re.match(r"ray::(?!IDLE|DashboardAgent|RuntimeEnvAgent)", words[0])
     ]
     if not found:
         return ""

@@ -167,6 +167,7 @@ class Testbed:
                 stdout=output,
                 stderr=output,
                 env=self._environment(),
+                start_new_session=True,  # else a Ctrl-C here would end the daemons too
             )
         if ended.returncode:
             last = [line for line in log.read_text().splitlines() if line.strip()][-5:]
