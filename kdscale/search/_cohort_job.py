@@ -89,8 +89,6 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
         UserError: If data, teacher or recipe cannot be used.
     """
     backup = study_backup(place.study, place.folder)
-    if backup is not None:
-        backup.fetch(place.teacher)
     yield from train_cohort(*_prepared(job, place, group), group, backup)
 
 
@@ -110,7 +108,7 @@ def _prepared(
 ) -> tuple[Cohort, TaskData, Network | CachedTeacher | None]:
     study = place.study
     data = _data_here(study.task.data)
-    _check_shared(place)
+    _take_teacher(place)
     members = tuple(_member(name, job, place) for name in job.members)
     teacher: Network | CachedTeacher | None = None
     if any(member.terms for member in members):
@@ -226,12 +224,14 @@ def _data_here(spec: DataSpec) -> TaskData:
         raise UserError(f"{error} (on {socket.gethostname()})") from error
 
 
-def _check_shared(place: Place) -> None:
-    """Returns if this node sees the study folder that the driver has written to."""
-    if not place.teacher.exists():
+def _take_teacher(place: Place) -> None:
+    """Returns when the teacher's file is on this node, which shows that it shares the study."""
+    backup = study_backup(place.study, place.folder)
+    there = place.teacher.exists() if backup is None else backup.fetch(place.teacher)
+    if not there:
         raise UserError(
             f"storage.folder: must be a folder that all nodes share, but {socket.gethostname()} "
-            f"has no {place.teacher}"
+            f"has no {place.teacher} (or set storage.remote)"
         )
 
 

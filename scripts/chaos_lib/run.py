@@ -99,8 +99,10 @@ def run(plan: Plan, say: Callable[[str], None]) -> Verdict:
     alone = write_study(plan.folder / "alone", tracking={"mlflow": False}, **sizes)
     disturbed = write_study(plan.folder / "disturbed", tracking=tracking, **sizes)
     testbed = Testbed(say=say)
+    _leave_alone(alone, say)
+    testbed.down()
+    testbed.up(plan.nodes, cpus=1)
     try:
-        _leave_alone(plan, testbed, alone, say)
         watch = Watch(disturbed.parent / "chaos" / "trials", plan.folder / "copies")
         driver = Driver(testbed, disturbed)
         random, with_mlflow = Random(plan.seed), "mlflow" in plan.kinds
@@ -118,25 +120,14 @@ def run(plan: Plan, say: Callable[[str], None]) -> Verdict:
     return Verdict(kills, problems, driver.starts, len({one.trial for one in watch.written}))
 
 
-def _leave_alone(plan: Plan, testbed: Testbed, path: Path, say: Callable[[str], None]) -> None:
-    """Trains the study left alone: without Ray, or on the testbed where it has several workers."""
-    say("the study left alone: starts")
+def _leave_alone(path: Path, say: Callable[[str], None]) -> None:
+    say("the study left alone: starts, without Ray")
     started = time.monotonic()
-    if plan.workers == 1:
-        words = [sys.executable, "-m", "chaos_lib.alone", str(path)]
-        python_path = f"{_SCRIPTS}{os.pathsep}{_SCRIPTS.parent}"
-        environment = os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"}
-        subprocess.run(words, check=True, env=environment)
-    testbed.down()
-    testbed.up(plan.nodes)
-    if plan.workers > 1:
-        driver = Driver(testbed, path)
-        driver.start()
-        while driver.runs:
-            time.sleep(_LOOK_SECONDS)
-        if driver.code != 0:
-            raise AssertionError(f"the study left alone failed: {driver.log.read_text()[-2000:]}")
-    say(f"the study left alone: {time.monotonic() - started:.0f} s, the cluster's start included")
+    words = [sys.executable, "-m", "chaos_lib.alone", str(path)]
+    python_path = f"{_SCRIPTS}{os.pathsep}{_SCRIPTS.parent}"
+    environment = os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"}
+    subprocess.run(words, check=True, env=environment)
+    say(f"the study left alone: {time.monotonic() - started:.0f} s")
 
 
 def _disturb(scene: Scene, plan: Plan, say: Callable[[str], None]) -> tuple[list[Kill], list[str]]:

@@ -112,13 +112,18 @@ def workers(name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def one_host(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study with two workers on one host, complete."""
+def one_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study with two workers on one host, complete; trained without Ray."""
     path = study_file(tmp_path_factory.mktemp("cluster") / "one", workers=2, cohort=3)
-    with sweeping(testbed, path) as ended:
-        wait_for(lambda: 2 in [len(workers(name)) for name in running()])
-        ended()
+    left_alone(path)
     return path
+
+
+def left_alone(path: Path) -> None:
+    """Trains the study of a file without Ray, in a process of its own."""
+    python_path = os.pathsep.join(map(str, (SCRIPT.parent, SCRIPT.parents[1])))
+    words = [sys.executable, "-m", "chaos_lib.alone", str(path)]
+    subprocess.run(words, check=True, env=os.environ | {"PYTHONPATH": python_path})
 
 
 def test_a_cohort_over_two_hosts_has_the_bits_of_one_on_one_host(
@@ -179,8 +184,7 @@ def test_ray_jobs_run_a_study_on_both_nodes_and_stop_it(testbed: Testbed, tmp_pa
     assert [trial.state for trial in (*ledger.trials, *ledger.controls)] == ["done"] * 4
     assert epochs(path) == 4 * 10
     here = study_file(tmp_path / "here", cohort=1)
-    with sweeping(testbed, here) as ended:
-        ended()
+    left_alone(here)
     assert not differences(here, path)
 
 

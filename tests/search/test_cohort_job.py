@@ -35,7 +35,7 @@ def test_a_node_without_the_study_folder_is_named(tmp_path: Path) -> None:
     [told] = reports(Job("s0-1", 0, {"c000-s0": {"alpha": 9}}, 8), place, Group())
     assert told["refused"] == (
         f"storage.folder: must be a folder that all nodes share, but {socket.gethostname()} has "
-        f"no {tmp_path / 'teacher.pt'}"
+        f"no {tmp_path / 'teacher.pt'} (or set storage.remote)"
     )
 
 
