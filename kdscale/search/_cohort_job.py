@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -90,8 +91,6 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
         UserError: If data, teacher or recipe cannot be used.
     """
     backup = study_backup(place.study, place.folder)
-    if backup is not None:
-        backup.fetch(place.teacher, _TEACHER_PATIENCE_SECONDS)
     yield from train_cohort(*_prepared(job, place, group), group, backup)
 
 
@@ -110,7 +109,8 @@ def _prepared(
     job: Job, place: Place, group: Group
 ) -> tuple[Cohort, TaskData, Network | CachedTeacher | None]:
     study = place.study
-    data = _data(study.task.data)
+    data = _data_here(study.task.data)
+    _take_teacher(place)
     members = tuple(_member(name, job, place) for name in job.members)
     teacher: Network | CachedTeacher | None = None
     if any(member.terms for member in members):
@@ -216,6 +216,29 @@ def _behind_cache(load: Callable[[], Network], place: Place, folder: Path) -> Ca
     name = place.teacher.stem
     remote = cache_remote(place.study)
     return cached_teacher(load, task.teacher, name, _fingerprint(task.data), folder, remote)
+
+
+def _data_here(spec: DataSpec) -> TaskData:
+    """Returns the data, or says on which node it is amiss: the driver has loaded it already."""
+    try:
+        return _data(spec)
+    except UserError as error:
+        raise UserError(f"{error} (on {socket.gethostname()})") from error
+
+
+def _take_teacher(place: Place) -> None:
+    """Returns when the teacher's file is on this node, which shows that it shares the study."""
+    backup = study_backup(place.study, place.folder)
+    there = (
+        place.teacher.exists()
+        if backup is None
+        else backup.fetch(place.teacher, _TEACHER_PATIENCE_SECONDS)
+    )
+    if not there:
+        raise UserError(
+            f"storage.folder: must be a folder that all nodes share, but {socket.gethostname()} "
+            f"has no {place.teacher} (or set storage.remote)"
+        )
 
 
 @lru_cache(maxsize=1)

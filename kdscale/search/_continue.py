@@ -13,6 +13,7 @@ _MAY_CHANGE = (
     "resources.workers",
     "resources.cpus_per_worker",
     "resources.gpus_per_worker",
+    "resources.placement",
     "resources.cohort",
     "resources.max_failures",
     # Paths differ between machines. The teacher itself is compared by content hash.

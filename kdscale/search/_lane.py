@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from kdscale.errors import UserError
 from kdscale.search._cohort_job import Job, Place, reports, threads
 from kdscale.search._deaths import cause_of, worst_reason
+from kdscale.search._interface import choose_interface
 from kdscale.search._mailbox import Mailbox, Report
 from kdscale.search._resources import worker_bundle
 from kdscale.training import Group
@@ -89,11 +90,14 @@ class _TrainRun:
         trainer = TorchTrainer(
             _work,
             train_loop_config={"mailbox": self._mailbox, "place": self._place},
-            torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
+            torch_config=_OverNodeAddresses(
+                backend="nccl" if resources.gpus_per_worker else "gloo"
+            ),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=resources.gpus_per_worker > 0,
                 resources_per_worker=worker_bundle(resources),
+                placement_strategy=resources.placement.upper(),
             ),
             run_config=ray.train.RunConfig(
                 name=f"lane-{os.getpid()}",
@@ -110,6 +114,27 @@ class _TrainRun:
             why = f"Ray Train gave up: {type(error).__name__}: {error}"
         self.ended = True  # before the driver is told, which may have the next job at once
         ray.get(self._mailbox.fail.remote({"crashed": why}))
+
+
+class _OverNodeAddresses(TorchConfig):  # type: ignore[misc]  # Ray has no types
+    """Torch's process group over the addresses by which the cluster knows its nodes."""
+
+    @property
+    def backend_cls(self) -> type:
+        """What Ray Train makes to set up the workers."""
+        return _Backend
+
+
+class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]  # Ray has no types
+    """Names the interface in every worker before the process group is made."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(_choose_interface)
+        super().on_start(worker_group, backend_config)
+
+
+def _choose_interface() -> None:
+    choose_interface(ray.util.get_node_ip_address())
 
 
 class _Failures(ray.train.UserCallback):  # type: ignore[misc]  # Ray has no types

@@ -105,6 +105,11 @@ class ResourcesSpec(Spec):
     gpus_per_worker: float = Field(0, ge=0)
     """GPUs of each; a fraction shares one."""
 
+    placement: Literal["pack", "spread"] = "pack"
+    """Where a cohort's workers go. pack: together on as few nodes as there is room on; spread: each
+    on a node of its own as long as there are such. A cohort of one worker goes where there is room,
+    and so do cohorts among each other. Changes no result."""
+
     cohort: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """The most trials that share one teacher pass. auto: measured by a few steps where there are
     many trials; fewer all train together. Halved when memory runs out. Changes no result."""
