@@ -36,7 +36,7 @@ class _Connection(sqlite3.Connection):
         self.execute("PRAGMA synchronous=NORMAL")
 
 
-def open_storage(study: Study) -> BaseStorage:
+def open_storage(study: Study) -> RDBStorage:
     """Returns Optuna's storage of the study: SQLite in its folder, or what the study names.
 
     Raises:
