@@ -89,6 +89,8 @@ def sweep(
         errors.print(f"[yellow]{escape(problem)}[/]")
     if not outcome.complete:
         print_plain(f"not complete ({outcome.stopped}). To continue:\n  {command}")
+    if outcome.losses:
+        print_plain(outcome.losses)
     show_report(record, paths)
     if record.trials and all(trial.state == "failed" for trial in record.trials):
         raise typer.Exit(1)

@@ -22,6 +22,8 @@ from kdscale.data import DataSpec, TaskData, fingerprint, load_data
 from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.records import Value
+from kdscale.search._attempts import this_node
+from kdscale.search._cohort_lease import cohort_lease
 from kdscale.search._mailbox import Report
 from kdscale.search._remote import cache_remote, study_backup
 from kdscale.search._study import Study
@@ -76,12 +78,14 @@ class Place:
         folder: The study folder, absolute: the same path on every node.
         teacher: The teacher's file in it, named by a hash of its contents.
         cache: The folder of the teacher caches, absolute; None for the live teacher.
+        fence: The number of the sweep, see `kdscale.search._cohort_lease`; 0 without one.
     """
 
     study: Study
     folder: Path
     teacher: Path
     cache: Path | None = None
+    fence: int = 0
 
 
 def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
@@ -91,7 +95,9 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
         UserError: If data, teacher or recipe cannot be used.
     """
     backup = study_backup(place.study, place.folder)
-    yield from train_cohort(*_prepared(job, place, group), group, backup)
+    fence = place.fence if group.rank == 0 else 0  # who writes the checkpoints
+    with cohort_lease(place.folder, fence, job.cohort, job.members) as check:
+        yield from train_cohort(*_prepared(job, place, group), group, backup, check)
 
 
 def measure_job(job: Job, place: Place, group: Group) -> Iterator[Measured]:
@@ -150,8 +156,9 @@ def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
             for row in measure_job(job, place, group):
                 yield {"measured": asdict(row), "memory_bytes": memory_bytes}
         else:
+            about = {"cohort": job.cohort, "node": this_node()}
             for progress in run_job(job, place, group):
-                yield {"cohort": job.cohort, "progress": [asdict(part) for part in progress]}
+                yield {**about, "progress": [asdict(part) for part in progress]}
     except Exception as error:
         if group.size > 1:
             raise

@@ -5,15 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ray.exceptions import (
-    ActorUnavailableError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    OutOfMemoryError,
-    RayActorError,
-)
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
-
 from kdscale.records import AttemptReason
 from kdscale.search._attempts import Loss
 from kdscale.training import out_of_memory
@@ -37,6 +28,15 @@ def cause_of(error: BaseException) -> BaseException:
 
 def reason_of(error: BaseException | None) -> AttemptReason:
     """Returns why a worker ended with an error of Ray or of its own; None tells nothing."""
+    from ray.exceptions import (
+        ActorUnavailableError,
+        LocalRayletDiedError,
+        NodeDiedError,
+        OutOfMemoryError,
+        RayActorError,
+    )
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
     if isinstance(error, WorkerHealthCheckFailedError):
         return reason_of(error.health_check_failure)
     if isinstance(error, RayActorError) and error.preempted:

@@ -15,6 +15,7 @@ _OWNED = (
     f"{DATABASE}-*",
     "study.yaml",
     "sweep.lock",
+    "leases",
     "trials",
     "teacher",
     "teachers",

@@ -91,15 +91,18 @@ def _outcome(study: Study, trials: Sequence[TrialRecord], memory: Mapping[str, A
     """Returns one Optuna trial that stands for a configuration under all seeds.
 
     It is COMPLETE with the mean value if every seed trained to the end; PRUNED with the mean
-    curve up to the last epoch that all seeds reached if one was dropped or diverged; RUNNING
-    while a seed is in training; FAIL only if no seed has learnt anything about it.
+    curve up to the last epoch that all seeds reached if one was dropped; RUNNING while a seed is
+    in training; FAIL only if no seed has learnt anything about it. If one diverged it is PRUNED
+    without a curve: tpe ranks that behind all that were dropped, however good it looked before,
+    and the other samplers take the worst value that there is.
     """
     states = {trial.state for trial in trials}
+    diverged = any(trial.reason.startswith("diverged") for trial in trials)
     if states & {"waiting", "running"}:
         state = "running"
     elif states == {"done"}:
         state = "done"
-    elif any(trial.history or "diverged" in trial.reason for trial in trials):
+    elif diverged or any(trial.history for trial in trials):
         state = "pruned"
     else:
         state = "failed"
@@ -113,7 +116,7 @@ def _outcome(study: Study, trials: Sequence[TrialRecord], memory: Mapping[str, A
         value=fmean(values) if state == "done" else None,
         params=dict(trials[0].parameters),
         distributions=study.distributions(),
-        intermediate_values=intermediate if state in ("done", "pruned") else {},
+        intermediate_values=intermediate if state in ("done", "pruned") and not diverged else {},
         system_attrs=dict(memory),
     )
 

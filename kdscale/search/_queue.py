@@ -9,13 +9,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from kdscale.records import TrialRecord, Value
 from kdscale.search._ask import ask_generation
 from kdscale.search._attempts import Loss
 from kdscale.search._cohort_job import Job
 from kdscale.search._cohort_size import CohortSize, chosen_size, planned_size
+from kdscale.search._lease import NotTheWriterError
 from kdscale.search._ledger import Ledger
 from kdscale.search._packing import Place, Waiting, next_cohort
 from kdscale.search._plan import (
@@ -30,6 +31,16 @@ from kdscale.search._rungs import Halving, RungGroup
 from kdscale.training import Measured, Progress
 
 _SECONDS_AN_HOUR = 3600.0
+
+
+class Leases(Protocol):
+    """Whoever knows where cohorts train."""
+
+    def has_stopped(self, cohort: str) -> bool:
+        """Gives a cohort up, and returns whether it can train no more."""
+
+    def forget(self, cohort: str) -> None:
+        """Takes note that a cohort has ended."""
 
 
 class CohortQueue:
@@ -50,7 +61,7 @@ class CohortQueue:
         *,
         on_change: Callable[[TrialRecord], None] = lambda trial: None,
         on_size: Callable[[CohortSize], None] = lambda size: None,
-        has_stopped: Callable[[str], bool] = lambda cohort: True,
+        leases: Leases | None = None,
     ) -> None:
         """Plans what is missing.
 
@@ -58,13 +69,13 @@ class CohortQueue:
             ledger: The study's record.
             on_change: Called with every trial that has changed.
             on_size: Called with how many trials train together, when that is known or changes.
-            has_stopped: Whether a cohort that was lost from sight can train no more. Its trials
-                wait until then.
+            leases: Who knows whether a cohort that was lost from sight can train no more; its
+                trials wait until then. Without it they do not.
         """
         self.ledger = ledger
         self.on_change = on_change
         self.on_size = on_size
-        self.has_stopped = has_stopped
+        self._leases = leases
         self.stopped = ""
         self.refused = ""
         self._lanes = 1
@@ -125,9 +136,10 @@ class CohortQueue:
         """Returns the next cohort to train; None if there is none until another one ends."""
         if self._closed:
             return None
-        for cohort in [cohort for cohort in self._unseen if self.has_stopped(cohort)]:
-            for name in self._unseen.pop(cohort):
-                self._settle(self.ledger.trial(name))
+        for cohort in list(self._unseen):
+            if self._leases is None or self._leases.has_stopped(cohort):
+                for name in self._unseen.pop(cohort):
+                    self._settle(self.ledger.trial(name))
         if not self._left:
             with self._batch():
                 self._plan()
@@ -179,10 +191,11 @@ class CohortQueue:
 
     def end_attempts(self) -> None:
         """Ends the attempts of trials that this sweep leaves unfinished."""
-        if self.refused:
-            self.ledger.end_attempts("bad configuration", self.refused)
-        else:
-            self.ledger.end_attempts("user stop", self.stopped)
+        with self._batch():
+            if self.refused:
+                self.ledger.end_attempts("bad configuration", self.refused)
+            else:
+                self.ledger.end_attempts("user stop", self.stopped)
 
     def _take_back(self, job: Job, loss: Loss) -> None:
         self._busy.difference_update(job.members)
@@ -198,6 +211,8 @@ class CohortQueue:
         self._count_failures(job, unfinished, loss)
         if unfinished and not loss.is_certain:
             self._unseen[job.cohort] = unfinished
+        elif self._leases is not None:
+            self._leases.forget(job.cohort)
         for name in going:
             if loss.is_certain or name not in unfinished:
                 self._settle(self.ledger.trial(name))
@@ -205,8 +220,12 @@ class CohortQueue:
     @contextmanager
     def _batch(self) -> Iterator[None]:
         """Makes one transaction of its block, and tells of its changes when they are written."""
-        with self.ledger.batch():
-            yield
+        try:
+            with self.ledger.batch():
+                yield
+        except NotTheWriterError as error:  # what is not written is not told either
+            self.refused = str(error)
+            return
         changed, self._changed = self._changed, []
         for trial in changed:
             self.on_change(trial)

@@ -13,17 +13,20 @@ from typing import Protocol
 from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import TrialRecord
+from kdscale.search._attempts import losses
 from kdscale.search._cluster import joined_cluster
 from kdscale.search._cohort_job import Place, tune_job
+from kdscale.search._cohort_lease import Fence
 from kdscale.search._cohort_size import CohortSize, resources_key
 from kdscale.search._form import settled_by_ledger
-from kdscale.search._lease import sweep_lock
+from kdscale.search._lease import StudyLease, sweep_lock
 from kdscale.search._ledger import Ledger, open_ledger
 from kdscale.search._queue import CohortQueue
 from kdscale.search._quota import Quota
 from kdscale.search._remote import claim_remote, close_backup, study_backup
 from kdscale.search._resources import lanes, worker_bundle
 from kdscale.search._single import train_teacher
+from kdscale.search._storage import open_storage
 from kdscale.search._study import Study
 from kdscale.training import (
     Backup,
@@ -71,6 +74,11 @@ class Outcome:
     complete: bool
     stopped: str = ""
 
+    @property
+    def losses(self) -> str:
+        """How many attempts the study has lost to what, in a line; empty if none."""
+        return losses((*self.ledger.trials, *self.ledger.controls))
+
 
 def sweep(study: Study, listener: Listener) -> Outcome:
     """Trains what the study still misses, and returns how that ended.
@@ -82,23 +90,26 @@ def sweep(study: Study, listener: Listener) -> Outcome:
             been trained by then is recorded.
         KeyboardInterrupt: After Ctrl-C; what has been trained by then is recorded.
     """
-    with sweep_lock(study.folder):
-        ledger = open_ledger(study, create=True)
+    with sweep_lock(study.folder), _leased(study, listener.on_note) as (ledger, number):
         _write_study_file(study)
+        fence = Fence(study.folder.absolute(), number)
         with _backed_up(study, listener.on_note) as backup:
-            return _sweep(study, ledger, backup, listener)
+            return _sweep(study, ledger, fence, backup, listener)
 
 
-def _sweep(study: Study, ledger: Ledger, backup: Backup | None, listener: Listener) -> Outcome:
+def _sweep(
+    study: Study, ledger: Ledger, fence: Fence, backup: Backup | None, listener: Listener
+) -> Outcome:
     quota = Quota(ledger, backup, listener.on_note)
 
     def on_change(trial: TrialRecord) -> None:
         listener.on_change(trial)
         quota.on_change(trial)
 
-    queue = CohortQueue(ledger, on_change=on_change, on_size=listener.on_size)
+    queue = CohortQueue(ledger, on_change=on_change, on_size=listener.on_size, leases=fence)
     if queue.complete:
         return Outcome(ledger, trained=False, complete=True)
+    fence.reap(listener.on_note)
     with joined_cluster() as nodes:
         cohorts_at_once = lanes(study.resources, nodes)
         teacher = _prepare_teacher(study, ledger, listener.on_teacher, backup)
@@ -107,8 +118,14 @@ def _sweep(study: Study, ledger: Ledger, backup: Backup | None, listener: Listen
         queue.open(cohorts_at_once, resources_key(study, nodes))
         cache = study.cache_folder.absolute() if study.task.teacher.cache.enabled else None
         shown = settled.without_passwords()
-        place = Place(shown, study.folder.absolute(), teacher.absolute(), cache)
-        _tune(queue, place, cohorts_at_once)
+        folder = study.folder.absolute()
+        place = Place(shown, folder, teacher.absolute(), cache, fence.number)
+        try:
+            _tune(queue, place, cohorts_at_once)
+        except KeyboardInterrupt:
+            queue.end_attempts()
+            raise
+    queue.end_attempts()
     if queue.refused:
         raise UserError(queue.refused)
     if not queue.complete and not queue.stopped:
@@ -139,6 +156,19 @@ def _write_study_file(study: Study) -> None:
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _leased(study: Study, on_note: Callable[[str], None]) -> Iterator[tuple[Ledger, int]]:
+    """Gives the study's ledger and the number of this sweep, with nobody else at the study."""
+    lease = StudyLease(open_storage(study), study.name, on_note)
+    with lease.kept():
+        lease.take()
+        ledger = open_ledger(study, create=True)
+        lease.take()  # the study may be new
+        ledger.guard(lease.guard, lease.lost_at)
+        yield ledger, lease.fence
+    ledger.guard(None)
 
 
 def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,6 +79,7 @@ def train_cohort(
     teacher: Network | CachedTeacher | None,
     group: Group,
     backup: Backup | None = None,
+    before_save: Callable[[], None] = lambda: None,
 ) -> Iterator[list[Progress]]:
     """Yields each trial's progress: once at the start, then after every epoch.
 
@@ -97,11 +98,13 @@ def train_cohort(
             member has a method.
         group: The workers.
         backup: Where checkpoints and students go as well; None for the study folder alone.
+        before_save: Called before each checkpoint is written.
 
     Raises:
         UserError: If the batch size does not fit the data or the workers.
     """
     loop = _Loop(cohort, data, teacher, group, backup)
+    loop.before_save = before_save
     try:
         yield loop.report()
         while active := loop.active():
@@ -140,6 +143,7 @@ class _Loop:
         self.stopped: dict[str, str] = {}
         self.told: dict[str, int] = {}
         self.safe: dict[str, int] = {}
+        self.before_save: Callable[[], None] = lambda: None
         for member in cohort.members:
             self._add(member)
         self._check_same_epochs()
@@ -250,6 +254,7 @@ class _Loop:
             self._all_is_safe()
 
     def _save(self, student: Student) -> None:
+        self.before_save()
         # The checkpoint comes last: a restart takes a trial that has its last one for done.
         if student.epoch >= self.cohort.epochs:
             student.save_network(self.cohort.model, self.data.num_classes)

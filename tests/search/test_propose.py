@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.samplers._tpe.sampler import _split_trials
 
 from kdscale.records import TrialRecord, TrialState, Value
 from kdscale.search import Study
@@ -232,3 +234,19 @@ def test_a_configuration_is_one_outcome_of_all_its_seeds() -> None:
 def test_a_design_is_not_proposed() -> None:
     with pytest.raises(ValueError, match="it has a design"):
         propose(study_with("random"), [], 0, [])
+
+
+def test_tpe_takes_what_diverged_late_for_worse_than_what_was_dropped_early() -> None:
+    study = study_with("tpe")
+    reason = "diverged at epoch 4 (ldrld is not finite)"
+    late = [trial(0, POINT, 99.0, epochs=3, state="pruned", reason=reason)]
+    early = [
+        trial(
+            1, {"alpha": 2.0, "beta": 1.0}, 1.0, epochs=1, state="pruned", reason="rung at epoch 1"
+        )
+    ]
+    outcomes = [_outcome(study, trials, {}) for trials in (late, early)]
+    copy = optuna.create_study(direction="maximize")
+    below, above = _split_trials(copy, outcomes, n_below=1)
+    assert [one.params for one in below] == [outcomes[1].params]
+    assert len(above) == 1
