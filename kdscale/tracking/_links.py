@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from kdscale.tracking._experiment import ID_FILE
 from kdscale.tracking._uri import is_database, mlflow_environment, tracking_uri
 
 UI = "http://127.0.0.1:5000"
@@ -40,7 +41,7 @@ def run_links(folder: Path, uri: str | None = None, experiment: str = "") -> Run
     where = tracking_uri(folder, uri)
     place = urlsplit(where)
     needs_ui = is_database(where)
-    identity = folder / "mlflow.id"
+    identity = folder / ID_FILE
     unknown = RunLinks({}, needs_ui)
     if not identity.exists() or not (needs_ui or place.scheme in ("http", "https")):
         return unknown

@@ -19,9 +19,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def study(folder: Path) -> StudyRecord:
     history = ({"epoch": 1, "val_accuracy": 70.0},)
     trials = tuple(
-        TrialRecord(n, n, 0, {"alpha": 1.0}, "done", 70.0, history, attempt=attempt)
-        for n, attempt in enumerate((1, 1, 0))
+        TrialRecord(n, n, 0, {"alpha": 1.0}, "done", 70.0, history, attempt=1) for n in range(2)
     )
+    trials = (*trials, TrialRecord(2, 2, 0, {"alpha": 1.0}, "waiting"))
     return StudyRecord(
         *("tiny", folder, "val_accuracy", "maximize", "last", 1, (0,), (), ("alpha",), ""),
         trials=trials,
