@@ -23,7 +23,7 @@ from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.records import Value
 from kdscale.search._attempts import this_node
-from kdscale.search._cohort_lease import cohort_lease
+from kdscale.search._cohort_lease import LEASES, cohort_lease
 from kdscale.search._mailbox import Report
 from kdscale.search._remote import cache_remote, study_backup
 from kdscale.search._study import Study
@@ -95,6 +95,8 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
         UserError: If data, teacher or recipe cannot be used.
     """
     backup = study_backup(place.study, place.folder)
+    if backup is not None:  # this node may have a study folder of its own, and an empty one
+        (place.folder / LEASES).mkdir(parents=True, exist_ok=True)
     fence = place.fence if group.rank == 0 else 0  # who writes the checkpoints
     with cohort_lease(place.folder, fence, job.cohort, job.members) as check:
         yield from train_cohort(*_prepared(job, place, group), group, backup, check)

@@ -67,7 +67,8 @@ def test_nodes_without_a_shared_folder_train_what_one_alone_does(tmp_path: Path)
         if (job := queue.next()) is None:
             break
         folder = tmp_path / node / study.name
-        place = Place(study, folder, folder / "teachers" / teacher.name, tmp_path / node / "cache")
+        file = folder / "teachers" / teacher.name
+        place = Place(study, folder, file, tmp_path / node / "cache", fence=1)
         for report in reports(job, place, Group()):
             assert "crashed" not in report, report
             queue.report(report)

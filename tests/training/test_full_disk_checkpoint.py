@@ -93,6 +93,7 @@ def test_training_waits_for_room_and_goes_on(
 
 def wait_on_a_full_disk(folder: Path, told: Connection) -> None:
     """Trains in a process of its own, and says when it waits."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     for parts in train_cohort(three(folder), data(), teacher(), Group()):
         if DISK_FULL in parts[0].reason:
             told.send("waits")
