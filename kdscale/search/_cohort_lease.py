@@ -71,6 +71,8 @@ class CohortLease:
         self._renewed = time.monotonic()
         self._ended = threading.Event()
         self.check()
+        with suppress(OSError):  # a node that does not share the study folder has one of its own
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         self._renew()
         self._thread = threading.Thread(target=self._renew_always, daemon=True)
         self._thread.start()

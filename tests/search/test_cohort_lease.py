@@ -38,6 +38,12 @@ def test_a_worker_says_what_it_trains_and_takes_it_back(tmp_path: Path) -> None:
     assert fence.has_stopped("s0-1")
 
 
+def test_a_node_with_a_folder_of_its_own_trains_too(tmp_path: Path) -> None:
+    with cohort_lease(tmp_path / "elsewhere", 2, "s0-1", ["c000-s0"]) as check:
+        check()
+        assert lease_path(tmp_path / "elsewhere", 2, "s0-1").exists()
+
+
 def test_without_a_sweep_there_is_no_lease(tmp_path: Path) -> None:
     with cohort_lease(tmp_path, 0, "s0-1", []) as check:
         check()

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+)
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+from kdscale.records import AttemptReason
+from kdscale.search._deaths import loss_of, reason_of, worst_reason
+
+NODE = "The actor died because its node has died. Node Id: 3f. the raylet was terminated"
+WORKER = (
+    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR "
+    "Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of file."
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "worker crash"),
+        (ActorDiedError(), "worker crash"),
+        (RayActorError(error_msg=WORKER), "worker crash"),
+        (RayActorError(error_msg=NODE), "node lost"),
+        (RayActorError(error_msg=NODE, preempted=True), "preempted"),
+        (ActorUnavailableError("timed out", None), "node lost"),
+        (NodeDiedError("gone"), "node lost"),
+        (
+            OutOfMemoryError("Task was killed due to the node running low on memory"),
+            "out of memory",
+        ),
+        (MemoryError(), "out of memory"),
+        (OSError("no space left"), "worker crash"),
+    ],
+)
+def test_why_a_worker_died(error: BaseException | None, reason: AttemptReason) -> None:
+    assert reason_of(error) == reason
+    assert loss_of(error).reason == reason
+    if isinstance(error, Exception):
+        assert reason_of(WorkerHealthCheckFailedError("a check failed", error)) == reason
+
+
+def test_only_what_the_worker_did_itself_counts_and_only_then_has_it_surely_ended() -> None:
+    for error in (None, MemoryError()):
+        assert (loss_of(error).counts, loss_of(error).is_certain) == (True, True)
+    for text in (RayActorError(error_msg=NODE), RayActorError(error_msg=NODE, preempted=True)):
+        assert (loss_of(text).counts, loss_of(text).is_certain) == (False, False)
+
+
+def test_a_lost_node_explains_why_the_other_workers_crashed() -> None:
+    peer = RuntimeError("Connection closed by peer [10.0.0.2]:4711")
+    assert worst_reason([peer, RayActorError(error_msg=NODE)]) == "node lost"
+    assert worst_reason([peer, MemoryError()]) == "out of memory"
+    assert worst_reason([peer]) == "worker crash"
+    assert worst_reason([]) == "worker crash"
