@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -146,7 +145,6 @@ class _Loop:
         self.before_save: Callable[[], None] = lambda: None
         for member in cohort.members:
             self._add(member)
-        self._check_same_epochs()
         if self.teaching is not None:
             self.teaching.keep(union_of_needs(self.students))
         self._apply_time_limit()
@@ -173,17 +171,6 @@ class _Loop:
         student.resume()
         self.safe[member.name] = student.epoch
         self.students.append(student)
-
-    def _check_same_epochs(self) -> None:
-        """Returns if all workers have found the same checkpoints: else they would train apart."""
-        for student in self.students:
-            epoch = int(self.group.agree(student.epoch))
-            if epoch != student.epoch:
-                raise UserError(
-                    f"{student.member.folder}: all workers must find the same checkpoint, but one "
-                    f"is of epoch {epoch} and one, on {socket.gethostname()}, of epoch "
-                    f"{student.epoch} (nodes must share the study folder)"
-                )
 
     def _check_batch_size(self) -> None:
         if self.batch_size > len(self.data.train):

@@ -307,15 +307,3 @@ def test_a_process_alone_is_a_group_of_one() -> None:
     assert group.agree(0.5) == 0.5
     group.copy_buffers([module])
     assert module.num_batches_tracked == 0
-
-
-def work_apart(rank: int, rendezvous: str, folder: Path) -> None:
-    trials = members(folder / f"node{rank}", "kd")
-    train(cohort_of(trials, model=STUDENT), join(rank, rendezvous))
-
-
-@pytest.mark.slow
-def test_workers_whose_nodes_have_other_checkpoints_do_not_train(tmp_path: Path) -> None:
-    train(cohort_of(members(tmp_path / "node0", "kd"), model=STUDENT, until=1))
-    with pytest.raises(ProcessRaisedException, match="all workers must find the same checkpoint"):
-        start(work_apart, tmp_path)
