@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 BEAT_SECONDS = 5.0
+_FAREWELL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -115,26 +116,30 @@ class Heart:
         self._save = save
         self._look = look
         self._beat = first_heartbeat()
+        self._ended = ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kdscale-heart", daemon=True)
         self._thread.start()
 
     def stop(self, ended: str) -> None:
-        """Says how the sweep ended, and is silent from then on."""
+        """Says how the sweep ended, and is silent from then on.
+
+        Returns within seconds, also where the storage does not answer.
+        """
+        self._ended = ended
         self._end.set()
-        self._thread.join(BEAT_SECONDS)
-        self._say(replace(self._beat, ended=ended, cohorts=(), waiting=()))
+        self._thread.join(_FAREWELL_SECONDS)
 
     def _run(self) -> None:
-        while True:
+        while not self._end.is_set():
             try:
                 self._beat = self._look(self._beat)
             except Exception as error:
                 why = f"the sweep's watch failed: {type(error).__name__}: {error}"
                 self._beat = replace(self._beat, waiting=(why,))
             self._say(self._beat)
-            if self._end.wait(BEAT_SECONDS):
-                return
+            self._end.wait(BEAT_SECONDS)
+        self._say(replace(self._beat, ended=self._ended, doing="", cohorts=(), waiting=()))
 
     def _say(self, beat: Heartbeat) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
