@@ -281,6 +281,10 @@ class TrackedView:
         """Shows what the user must know."""
         self._view.on_note(text)
 
+    def trouble(self) -> str:
+        """Returns what MLflow has not taken, or nothing."""
+        return "" if self._tracker is None else self._tracker.problem
+
     def attach(self, record: StudyRecord, paths: ReportPaths) -> None:
         """Adds the report to MLflow; where nothing was trained, also what MLflow may lack."""
         tracker = self._open(record)

@@ -88,6 +88,9 @@ class Quiet:
 
     def on_note(self, text: str) -> None: ...
 
+    def trouble(self) -> str:
+        return ""
+
 
 @dataclass(frozen=True)
 class PretendSweep:

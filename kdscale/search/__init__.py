@@ -1,5 +1,6 @@
 """From a study file to trials: configurations, cohorts, Ray Tune, and the durable record."""
 
+from kdscale.search._attempts import losses
 from kdscale.search._cache_plan import CachePlan
 from kdscale.search._cohort_size import CohortSize, cohorts_of_a_generation
 from kdscale.search._designs import designed_configuration
@@ -7,12 +8,14 @@ from kdscale.search._estimate_cost import Check, check
 from kdscale.search._files_plan import FilesPlan
 from kdscale.search._fill_cache import Filled, fill_cache
 from kdscale.search._fresh import delete_study, what_fresh_deletes
+from kdscale.search._heartbeat import CohortSeen, Heartbeat
 from kdscale.search._lease import sweep_lock
 from kdscale.search._ledger import Ledger, open_ledger
 from kdscale.search._plan import cost
 from kdscale.search._remote import fetch_students
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher
+from kdscale.search._snapshot import ledger_snapshot
 from kdscale.search._study import Resolved, Study, load_study
 from kdscale.search._sweep import Listener, Outcome, sweep
 from kdscale.search._versions import versions
@@ -21,9 +24,11 @@ from kdscale.search._yaml import dump_yaml
 __all__ = [
     "CachePlan",
     "Check",
+    "CohortSeen",
     "CohortSize",
     "FilesPlan",
     "Filled",
+    "Heartbeat",
     "Ledger",
     "Listener",
     "Outcome",
@@ -38,7 +43,9 @@ __all__ = [
     "dump_yaml",
     "fetch_students",
     "fill_cache",
+    "ledger_snapshot",
     "load_study",
+    "losses",
     "open_ledger",
     "room",
     "single_trial",

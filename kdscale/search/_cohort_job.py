@@ -10,6 +10,7 @@ import gc
 import os
 import socket
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -158,9 +159,10 @@ def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
             for row in measure_job(job, place, group):
                 yield {"measured": asdict(row), "memory_bytes": memory_bytes}
         else:
-            about = {"cohort": job.cohort, "node": this_node()}
-            for progress in run_job(job, place, group):
-                yield {**about, "progress": [asdict(part) for part in progress]}
+            about = {"cohort": job.cohort, "node": this_node(), "images": _images(place.study)}
+            for progress, heard in _with_warnings(run_job(job, place, group)):
+                report: Report = {**about, "progress": [asdict(part) for part in progress]}
+                yield report | ({"warnings": heard} if heard else {})
     except Exception as error:
         if group.size > 1:
             raise
@@ -172,6 +174,43 @@ def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
     if group.device.type == "cuda":
         torch.cuda.empty_cache()
     yield {"cohort": job.cohort, **told}
+
+
+def _images(study: Study) -> int:
+    """Returns the training images of an epoch."""
+    batch = study.task.recipe.batch_size
+    return len(_data(study.task.data).train) // batch * batch
+
+
+def _with_warnings(
+    progress: Iterator[list[Progress]],
+) -> Iterator[tuple[list[Progress], list[str]]]:
+    """Yields progress with what kdscale has warned of since the last; it is shown as before too."""
+    while True:
+        heard: list[str] = []
+        show = warnings.showwarning
+
+        def hear(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            *place: Any,
+            to: list[str] = heard,
+            show: Callable[..., None] = show,
+            **how: Any,
+        ) -> None:
+            if category is RuntimeWarning and "kdscale" in Path(filename).parts:
+                to.append(str(message))
+            show(message, category, filename, *place, **how)
+
+        warnings.showwarning = hear
+        try:
+            told = next(progress, None)
+        finally:
+            warnings.showwarning = show
+        if told is None:
+            return
+        yield told, heard
 
 
 def told_of(error: BaseException) -> Report:

@@ -28,7 +28,6 @@ from kdscale.errors import UserError
 from kdscale.records import (
     AttemptReason,
     FinalEvaluation,
-    FinalScores,
     StudyRecord,
     TrialRecord,
 )
@@ -42,8 +41,10 @@ from kdscale.search._attempts import (
     to_text,
 )
 from kdscale.search._cohort_size import CohortSize
+from kdscale.search._heartbeat import Heartbeat
 from kdscale.search._plan import CONTROL, PlannedTrial, rung_group
 from kdscale.search._propose import Proposal
+from kdscale.search._reads import all_trials, final_of
 from kdscale.search._remarks import crops_remark, form_remark
 from kdscale.search._storage import (
     DATABASE,
@@ -88,7 +89,7 @@ class Ledger:
         self._lost_at = ""
         self._memories: dict[int, Mapping[str, Any]] = {}
         for control, study_id in self._ids.items():
-            for frozen in storage.get_all_trials(study_id, deepcopy=False):
+            for frozen in all_trials(storage, study_id):
                 self._learn(frozen, control=control)
 
     @property
@@ -316,6 +317,15 @@ class Ledger:
         """Keeps how many trials train together."""
         self._storage.set_study_user_attr(self._ids[False], "cohort_size", size.to_json())
 
+    def save_heartbeat(self, text: str) -> None:
+        """Keeps the sweep's newest sign of life; may be called from any thread."""
+        self._storage.set_study_user_attr(self._ids[False], "heartbeat", text)
+
+    def heartbeat(self) -> Heartbeat | None:
+        """Returns the newest sign of life of the study's last sweep, if one gave any."""
+        text = self._storage.get_study_user_attrs(self._ids[False]).get("heartbeat")
+        return Heartbeat.from_json(text) if text else None
+
     def record(self) -> StudyRecord:
         """Returns the study and all of its trials."""
         study = self.study
@@ -333,7 +343,7 @@ class Ledger:
             study_file=study.to_yaml(place=False),
             trials=tuple(self.trials),
             controls=tuple(self.controls),
-            final=_final(attributes.get("final")),
+            final=final_of(attributes.get("final")),
             versions=attributes.get("versions", {}),
             commit=attributes.get("commit", ""),
             teacher_note=study.task.teacher.cache.what_students_see,
@@ -428,18 +438,3 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
     if create:
         forget_if_untrained(study, storage)
     return Ledger(study, storage)
-
-
-def _final(text: str | None) -> FinalEvaluation | None:
-    if text is None:
-        return None
-    saved = json.loads(text)
-    scores = tuple(
-        FinalScores(
-            s["label"],
-            {int(seed): value for seed, value in s["accuracies"].items()},
-            s.get("parameters", 0),
-        )
-        for s in saved.pop("scores")
-    )
-    return FinalEvaluation(scores=scores, **saved)

@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 from kdscale.search._attempts import Loss
 from kdscale.search._deaths import loss_of
 from kdscale.search._queue import CohortQueue
+from kdscale.search._watch import Watch
 
 
 class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
@@ -21,9 +22,10 @@ class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     storage, tells pruned trials as complete, and knows no seeds.
     """
 
-    def __init__(self, queue: CohortQueue) -> None:
+    def __init__(self, queue: CohortQueue, watch: Watch | None = None) -> None:
         super().__init__(metric=None, mode=None)
         self._queue = queue
+        self._watch = watch or Watch()
         self._cohorts: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -39,11 +41,14 @@ class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         job = self._queue.next()
         if job is not None:
             self._cohorts[trial_id] = job.cohort
+            self._watch.handed_out(job)
             return asdict(job)
         return Searcher.FINISHED if self._queue.idle else None
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Hands a report on."""
+        if (cohort := self._cohorts.get(trial_id)) is not None:
+            self._watch.told(cohort, result)
         self._queue.report(result)
 
     def on_trial_complete(
@@ -52,6 +57,11 @@ class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         """Gives the cohort back to the queue; if its worker died, `Deaths` does so."""
         if not error:
             self.give_back(trial_id)
+
+    def started(self, trial_id: str, actor: str) -> None:
+        """Takes note that a cohort's actor has a place."""
+        if (cohort := self._cohorts.get(trial_id)) is not None:
+            self._watch.started(cohort, actor)
 
     @property
     def deaths(self) -> Deaths:
@@ -62,6 +72,7 @@ class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         """Gives the cohort back to the queue, with what is known of its worker's death."""
         cohort = self._cohorts.pop(trial_id, None)
         if cohort is not None:
+            self._watch.ended(cohort)
             self._queue.finished(cohort, loss)
 
     def save(self, checkpoint_path: str) -> None:
@@ -72,10 +83,15 @@ class CohortSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
 
 
 class Deaths(Callback):  # type: ignore[misc]  # Ray has no types
-    """Tells the searcher why a worker died, which Ray Tune does not tell searchers."""
+    """Tells the searcher of workers that start or die, which Ray Tune does not tell searchers."""
 
     def __init__(self, searcher: CohortSearcher) -> None:
         self._searcher = searcher
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Tells the searcher of an actor that has a place."""
+        actor = trial.temporary_state.ray_actor
+        self._searcher.started(trial.trial_id, actor._actor_id.hex() if actor else "")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Gives a dead worker's cohort back to the queue."""

@@ -28,6 +28,8 @@ from kdscale.search._resources import lanes, worker_bundle
 from kdscale.search._single import train_teacher
 from kdscale.search._storage import open_storage
 from kdscale.search._study import Study
+from kdscale.search._watch import Watch
+from kdscale.search._watching import Watching
 from kdscale.training import (
     Backup,
     Progress,
@@ -56,6 +58,9 @@ class Listener(Protocol):
 
     def on_note(self, text: str) -> None:
         """Takes what the user must know."""
+
+    def trouble(self) -> str:
+        """Returns what has not been taken where the sweep is recorded as well, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,10 @@ def _sweep(
     if queue.complete:
         return Outcome(ledger, trained=False, complete=True)
     fence.reap(listener.on_note)
-    with joined_cluster() as nodes:
-        cohorts_at_once = lanes(study.resources, nodes)
+    watching = Watching(ledger, listener.on_note, listener.trouble)
+    with watching, joined_cluster() as nodes:
+        cohorts_at_once = watching.lanes = lanes(study.resources, nodes)
+        watching.doing = "the teacher is prepared"
         teacher = _prepare_teacher(study, ledger, listener.on_teacher, backup)
         settled = settled_by_ledger(study, ledger, teacher)
         listener.on_start(ledger, cohorts_at_once)
@@ -121,10 +128,13 @@ def _sweep(
         folder = study.folder.absolute()
         place = Place(shown, folder, teacher.absolute(), cache, fence.number)
         try:
-            _tune(queue, place, cohorts_at_once)
+            with watching.cluster() as watch:
+                _tune(queue, place, cohorts_at_once, watch)
         except KeyboardInterrupt:
             queue.end_attempts()
             raise
+        stopped = "" if queue.complete else "stopped by Ctrl-C or SIGTERM"
+        watching.ended = queue.refused or queue.stopped or stopped or "complete"
     queue.end_attempts()
     if queue.refused:
         raise UserError(queue.refused)
@@ -171,7 +181,7 @@ def _leased(study: Study, on_note: Callable[[str], None]) -> Iterator[tuple[Ledg
     ledger.guard(None)
 
 
-def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
+def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int, watch: Watch) -> None:
     from ray import tune
 
     from kdscale.search._searcher import CohortSearcher
@@ -189,7 +199,7 @@ def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int) -> None:
         trainable = tune.with_parameters(WarmLane, place=place)
         trainable = tune.with_resources(trainable, {"CPU": 0, "node:__internal_head__": 0.001})
     scratch = place.folder / "ray"
-    searcher = CohortSearcher(queue)
+    searcher = CohortSearcher(queue, watch)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

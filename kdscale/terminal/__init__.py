@@ -7,9 +7,11 @@ from kdscale.terminal._methods import method_view, methods_table, not_public_tab
 from kdscale.terminal._plan import plan_view
 from kdscale.terminal._power import power_view
 from kdscale.terminal._progress import SweepView
+from kdscale.terminal._status import Status, status_of, status_view
 
 __all__ = [
     "Finding",
+    "Status",
     "SweepView",
     "audit_view",
     "doctor_view",
@@ -20,4 +22,6 @@ __all__ = [
     "plan_view",
     "power_view",
     "show_filling",
+    "status_of",
+    "status_view",
 ]

@@ -26,6 +26,8 @@ from kdscale.training import Progress
 _ENDED = ("done", "pruned", "failed")
 _LINE_SECONDS = 20.0
 _REFRESH_A_SECOND = 4
+_BEST_PAUSE = 20.0
+"""Pause until the best is looked for again, in times of what that took."""
 
 
 class SweepView:
@@ -39,6 +41,8 @@ class SweepView:
         self._started = time.monotonic()
         self._epochs_before = 0
         self._total = 0
+        self._best_is_old = True
+        self._best_after = 0.0
         self._last_line = 0.0
         self._note = ""
         self._live = Live(
@@ -56,6 +60,8 @@ class SweepView:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._ledger is not None and self._console.is_terminal:
+            self._find_best()
         self._live.transient = self._ledger is None  # leave no trace of what did not start
         self._live.stop()
 
@@ -103,10 +109,12 @@ class SweepView:
         if trial.state == "running" and trial.reason:
             self.on_note(trial.reason)
         if trial.state == "done" and (before is None or before.state != "done"):
-            self._find_best()
+            self._best_is_old = True
         if trial.state == "failed" and (before is None or before.state != "failed"):
             self._console.print(f"[red]failed[/] {trial.name}: {escape(trial.reason)}")
         now = time.monotonic()
+        if self._console.is_terminal and now >= self._best_after:
+            self._find_best()
         if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
             self._console.print(self._status_line(), highlight=False)
@@ -186,5 +194,12 @@ class SweepView:
         return self._ledger.study
 
     def _find_best(self) -> None:
+        """Finds the best configuration anew, if it may be another; rarely where that takes long."""
         assert self._ledger is not None, "on_start comes first"
+        if not self._best_is_old:
+            return
+        started = time.monotonic()
         self._best = best_configuration(self._ledger.record())
+        self._best_is_old = False
+        now = time.monotonic()
+        self._best_after = now + _BEST_PAUSE * (now - started)

@@ -26,6 +26,9 @@ class Printer:
     def on_note(self, text: str) -> None:
         print("note", text, flush=True)
 
+    def trouble(self) -> str:
+        return ""
+
 
 if __name__ == "__main__":
     outcome = sweep(load_study(Path(sys.argv[1])), Printer())

@@ -39,6 +39,9 @@ class Listener:
     def on_note(self, text: str) -> None:
         self.notes.append(text)
 
+    def trouble(self) -> str:
+        return ""
+
 
 def swept_here(study: Study, cache: Path | None = None) -> Ledger:
     """Returns the ledger of a study that was trained in this process, cohort after cohort.

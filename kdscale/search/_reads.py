@@ -1,0 +1,110 @@
+"""A study's trials out of Optuna's storage, in a few queries for all of them.
+
+Optuna's own interface makes some twenty objects a trial, most of which nobody looks at: a study of
+thousands of trials takes it many seconds to open. Where the storage is a database, the tables
+behind it are read instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from functools import cache
+from typing import Any
+
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial
+from sqlalchemy import Connection, Engine, select
+
+from kdscale.records import FinalEvaluation, FinalScores
+from kdscale.search._served import ServedStorage
+
+
+def all_trials(storage: BaseStorage, study_id: int) -> list[FrozenTrial]:
+    """Returns the trials of an Optuna study in order of their numbers, not to be changed."""
+    if not isinstance(storage, RDBStorage):
+        return storage.get_all_trials(study_id, deepcopy=False)
+    if isinstance(storage, ServedStorage):
+        return storage.patiently(lambda: _read(storage.engine, study_id))
+    return _read(storage.engine, study_id)
+
+
+def _read(engine: Engine, study_id: int) -> list[FrozenTrial]:
+    with engine.connect() as connection:
+        return _trials(connection, study_id)
+
+
+def _trials(connection: Connection, study_id: int) -> list[FrozenTrial]:
+    trials = models.TrialModel.__table__
+    mine = select(trials.c.trial_id).where(trials.c.study_id == study_id)
+
+    def by_trial(model: Any) -> dict[int, list[Any]]:
+        table = model.__table__
+        found: defaultdict[int, list[Any]] = defaultdict(list)
+        # In order of creation: parameters are shown in the order in which they were set.
+        [key] = table.primary_key.columns
+        for row in connection.execute(
+            select(table).where(table.c.trial_id.in_(mine)).order_by(key)
+        ):
+            found[row.trial_id].append(row)
+        return found
+
+    parameters = by_trial(models.TrialParamModel)
+    user = by_trial(models.TrialUserAttributeModel)
+    system = by_trial(models.TrialSystemAttributeModel)
+    epochs = by_trial(models.TrialIntermediateValueModel)
+    values = by_trial(models.TrialValueModel)
+    epoch_of = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+    value_of = models.TrialValueModel.stored_repr_to_value
+    order = select(trials).where(trials.c.study_id == study_id).order_by(trials.c.trial_id)
+    return [
+        FrozenTrial(
+            number=row.number,
+            state=row.state,
+            value=None,
+            values=[value_of(one.value, one.value_type) for one in values[number]] or None,
+            datetime_start=row.datetime_start,
+            datetime_complete=row.datetime_complete,
+            params={
+                one.param_name: _distribution(one.distribution_json).to_external_repr(
+                    one.param_value
+                )
+                for one in parameters[number]
+            },
+            distributions={
+                one.param_name: _distribution(one.distribution_json) for one in parameters[number]
+            },
+            user_attrs={one.key: json.loads(one.value_json) for one in user[number]},
+            system_attrs={one.key: json.loads(one.value_json) for one in system[number]},
+            intermediate_values={
+                one.step: epoch_of(one.intermediate_value, one.intermediate_value_type)
+                for one in epochs[number]
+            },
+            trial_id=number,
+        )
+        for row in connection.execute(order).all()
+        for number in (row.trial_id,)
+    ]
+
+
+@cache
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
+
+
+def final_of(text: str | None) -> FinalEvaluation | None:
+    """Returns the final evaluation that a ledger has kept, if there is one."""
+    if text is None:
+        return None
+    saved = json.loads(text)
+    scores = tuple(
+        FinalScores(
+            s["label"],
+            {int(seed): value for seed, value in s["accuracies"].items()},
+            s.get("parameters", 0),
+        )
+        for s in saved.pop("scores")
+    )
+    return FinalEvaluation(scores=scores, **saved)
