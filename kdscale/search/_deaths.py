@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 from kdscale.records import AttemptReason
 from kdscale.search._attempts import Loss
@@ -49,6 +51,24 @@ def reason_of(error: BaseException | None) -> AttemptReason:
     if isinstance(error, RayActorError) and _NODE_DIED.search(str(error)):
         return "node lost"
     return "worker crash"
+
+
+def error_in(pickled: str | None, text: str | None) -> BaseException | None:
+    """Returns the error that Ray Tune has written of a worker, if it has.
+
+    Args:
+        pickled: Path of the file with the error itself.
+        text: Path of the file with its text, for errors that cannot be read back.
+    """
+    from ray import cloudpickle
+
+    with suppress(Exception):  # whatever is wrong with it, there is the text
+        error = cloudpickle.loads(Path(pickled or "").read_bytes())
+        if isinstance(error, BaseException):
+            return error
+    with suppress(OSError):
+        return RuntimeError(Path(text or "").read_text())
+    return None
 
 
 def worst_reason(errors: Iterable[BaseException]) -> AttemptReason:

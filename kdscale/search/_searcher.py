@@ -10,7 +10,7 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from kdscale.search._attempts import Loss
-from kdscale.search._deaths import loss_of
+from kdscale.search._deaths import error_in, loss_of
 from kdscale.search._queue import CohortQueue
 from kdscale.search._watch import Watch
 
@@ -95,4 +95,6 @@ class Deaths(Callback):  # type: ignore[misc]  # Ray has no types
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Gives a dead worker's cohort back to the queue."""
-        self._searcher.give_back(trial.trial_id, loss_of(trial.get_pickled_error()))
+        # In the driver's own folder: what Tune has uploaded comes too late.
+        error = error_in(trial.pickled_error_file, trial.error_file)
+        self._searcher.give_back(trial.trial_id, loss_of(error))

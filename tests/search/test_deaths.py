@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from ray import cloudpickle
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -11,7 +14,7 @@ from ray.exceptions import (
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from kdscale.records import AttemptReason
-from kdscale.search._deaths import loss_of, reason_of, worst_reason
+from kdscale.search._deaths import error_in, loss_of, reason_of, worst_reason
 
 NODE = "The actor died because its node has died. Node Id: 3f. the raylet was terminated"
 WORKER = (
@@ -58,3 +61,15 @@ def test_a_lost_node_explains_why_the_other_workers_crashed() -> None:
     assert worst_reason([peer, MemoryError()]) == "out of memory"
     assert worst_reason([peer]) == "worker crash"
     assert worst_reason([]) == "worker crash"
+
+
+def test_what_tune_has_written_of_an_error_is_read_back(tmp_path: Path) -> None:
+    pickled, text = tmp_path / "error.pkl", tmp_path / "error.txt"
+    assert error_in(None, None) is None
+    assert error_in(str(pickled), str(text)) is None
+    text.write_text("Failure # 1\nkilled, as the node was running low on memory")
+    assert reason_of(error_in(str(pickled), str(text))) == "out of memory"
+    pickled.write_bytes(cloudpickle.dumps(RayActorError(error_msg=NODE, preempted=True)))
+    assert reason_of(error_in(str(pickled), str(text))) == "preempted"
+    pickled.write_bytes(b"torn")
+    assert reason_of(error_in(str(pickled), str(text))) == "out of memory"
