@@ -100,6 +100,8 @@ def start(name: str, folder: Path) -> None:
     script = _HOST_SCRIPT.format(name=name, folder=shlex.quote(str(folder)))
     pid = _start(name, [*unshare, "--propagation", "private"], script)
     port, switch = _port(name), _marked()[_SWITCH]
+    with suppress(TestbedError):  # the kernel takes it away in its own time
+        _in_network(switch, "link", "delete", port)
     # The same hardware address each time: others would look for the old one for a while.
     here = ["eth0", "address", f"02:00:00:00:00:{_number(name):02x}", "netns", str(pid)]
     there = ["name", port, "netns", str(switch)]
