@@ -70,13 +70,13 @@ def why_not_here() -> str:
 
 def address(name: str) -> str:
     """Returns the IP address of a host: 10.77.0.3 for node3."""
-    return f"{NETWORK}.{int(name.removeprefix('node'))}"
+    return f"{NETWORK}.{_number(name)}"
 
 
 def running() -> dict[str, int]:
     """Returns the first process of each host that is there, by name, in their order."""
     found = {name: pid for name, pid in _marked().items() if name != _SWITCH}
-    return dict(sorted(found.items(), key=lambda item: int(item[0].removeprefix("node"))))
+    return dict(sorted(found.items(), key=lambda item: _number(item[0])))
 
 
 def start_switch() -> None:
@@ -100,8 +100,12 @@ def start(name: str, folder: Path) -> None:
     script = _HOST_SCRIPT.format(name=name, folder=shlex.quote(str(folder)))
     pid = _start(name, [*unshare, "--propagation", "private"], script)
     port, switch = _port(name), _marked()[_SWITCH]
-    ends = ["eth0", "netns", str(pid), "type", "veth", "peer", "name", port, "netns", str(switch)]
-    _run("ip", "link", "add", *ends)
+    with suppress(TestbedError):  # the kernel takes it away in its own time
+        _in_network(switch, "link", "delete", port)
+    # The same hardware address each time: others would look for the old one for a while.
+    here = ["eth0", "address", f"02:00:00:00:00:{_number(name):02x}", "netns", str(pid)]
+    there = ["name", port, "netns", str(switch)]
+    _run("ip", "link", "add", *here, "type", "veth", "peer", *there)
     _in_network(switch, "link", "set", port, "master", "lan", "up")
     _in_network(pid, "address", "add", f"{address(name)}/24", "dev", "eth0")
     _in_network(pid, "link", "set", "eth0", "up")
@@ -198,6 +202,10 @@ def _words(pid: int) -> list[str]:
 
 def _ended(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("node"))
 
 
 def _port(name: str) -> str:
