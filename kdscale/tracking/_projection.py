@@ -105,7 +105,7 @@ class Projection:
             return
         run = self._runs.get(trial.name)
         if run is None:
-            if trial.attempt == 0 and not trial.has_ended:
+            if trial.attempt == 0:
                 return
             run = self._runs[trial.name] = self._create(client, trial)
         write_run(client, run, trial, self._study.metric, self._value_name)

@@ -17,7 +17,8 @@ from kdscale.errors import UserError
 from kdscale.records import TrialRecord
 from kdscale.search import Study, open_ledger, what_fresh_deletes
 from kdscale.search import _served as served
-from kdscale.search._storage import shared_storage
+from kdscale.search._database import shared_storage
+from kdscale.search._sweep import _leased
 from kdscale.workflow import load
 
 from .here import numbers
@@ -172,6 +173,22 @@ def test_first_sweeps_of_a_team_at_once(tmp_path: Path, server: Postgres) -> Non
     assert problems == []
     counts = server.query("SELECT count(*) FROM studies", "fresh")
     assert counts == [(8,)]
+
+
+def test_one_sweep_holds_a_study_also_through_a_restart(tmp_path: Path, server: Postgres) -> None:
+    """Two folders, as on two machines: the lease in the database is what they share."""
+    study = team_study(tmp_path / "one", server.url, "held")
+    other = team_study(tmp_path / "two", server.url, "held")
+    PretendSweep(stop_after=0)(study)
+    notes: list[str] = []
+    with _leased(study, notes.append) as (ledger, _):
+        with pytest.raises(UserError, match="one sweep at a time"), _leased(other, notes.append):
+            pass
+        server.restart()
+        assert ledger.begin("c000-s0", "s0-1", attempt=True).attempt == 2
+        with pytest.raises(UserError, match="one sweep at a time"), _leased(other, notes.append):
+            pass
+    assert PretendSweep()(other).complete
 
 
 def test_a_database_that_stays_away_ends_the_sweep_in_words(
