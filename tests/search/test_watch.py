@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kdscale.search._cohort_job import Job
+import pytest
+
+from kdscale.search._cohort_job import Job, _with_warnings
 from kdscale.search._watch import ClusterSeen, NodeRoom, Watch, rooms
+from kdscale.training import Progress
 
 FULL = ClusterSeen(
     nodes=(
@@ -142,3 +147,17 @@ def test_a_warning_of_workers_is_told_once() -> None:
 def test_a_cluster_without_a_node() -> None:
     assert rooms(ClusterSeen()) == "no node"
     assert "does not answer" in rooms(ClusterSeen(ok=False))
+
+
+def test_what_kdscale_warns_of_in_a_worker_comes_with_its_progress() -> None:
+    def train() -> Iterator[list[Progress]]:
+        yield []
+        for package, text in [("kdscale", "teacher cache: full"), ("torch", "slow")]:
+            file = f"/somewhere/{package}/training/_cohort.py"
+            warnings.warn_explicit(text, RuntimeWarning, file, 1)
+        yield [Progress("c000-s0", "running", ())]
+
+    with pytest.warns(RuntimeWarning) as shown:
+        told = list(_with_warnings(train()))
+    assert [heard for _, heard in told] == [[], ["teacher cache: full"]]
+    assert [str(one.message) for one in shown] == ["teacher cache: full", "slow"]
