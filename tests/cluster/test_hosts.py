@@ -1,10 +1,9 @@
-"""Hosts without Ray: their network, their processes, and gloo between them."""
+"""Hosts without Ray: their network and their processes."""
 
 from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,23 +13,6 @@ from testbed_lib import hosts
 from testbed_lib.hosts import TestbedError
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-MEETING = """\
-import sys
-from datetime import timedelta
-import torch
-import torch.distributed as dist
-rank, address, chosen = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "chosen"
-if chosen:
-    from kdscale.search._interface import choose_interface
-    choose_interface(address)
-where = {"init_method": "tcp://10.77.0.1:29577", "timeout": timedelta(seconds=60)}
-dist.init_process_group("gloo", rank=rank, world_size=2, **where)
-number = torch.tensor([rank + 1.0])
-dist.all_reduce(number)
-print(number.item(), flush=True)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +77,3 @@ def test_kill_ends_all_processes_of_a_host_and_no_others(two: Path) -> None:
     left.kill()
     hosts.start("node2", two / "node2")
     assert reaches("node1", "node2")
-
-
-def test_gloo_meets_where_host_names_are_loopback(two: Path) -> None:
-    """By itself gloo binds to what the host's name resolves to, which no other host reaches."""
-    meeting = [
-        subprocess.Popen(
-            hosts.inside(
-                name, [sys.executable, "-c", MEETING, rank, hosts.address(name), "chosen"], ROOT
-            ),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank, name in (("0", "node1"), ("1", "node2"))
-    ]
-    told = [process.communicate()[0] for process in meeting]
-    assert told == ["3.0\n", "3.0\n"]
