@@ -179,7 +179,7 @@ def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
 def _images(study: Study) -> int:
     """Returns the training images of an epoch."""
     batch = study.task.recipe.batch_size
-    return len(_data(study.task.data).train) // batch * batch
+    return len(_data_here(study.task.data).train) // batch * batch
 
 
 def _with_warnings(

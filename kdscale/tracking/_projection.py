@@ -19,7 +19,7 @@ from kdscale.tracking._experiment import (
     study_id,
 )
 from kdscale.tracking._run import STATUS, Run, fixed_tags, write_run, write_status
-from kdscale.tracking._uri import is_own_database
+from kdscale.tracking._uri import is_own_database, mlflow_environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,6 +64,8 @@ class Projection:
         if self._client is not None:
             return
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        # MLflow reads its variable once: another part of this process may have imported it.
+        logging.getLogger("mlflow").setLevel(mlflow_environment()["MLFLOW_LOGGING_LEVEL"])
         own = is_own_database(self._study.folder, self._uri)
         settle_artifacts(self._study.folder, self._uri)
         from mlflow import MlflowClient
