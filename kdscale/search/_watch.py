@@ -250,7 +250,7 @@ class Watch:
                 return ""
             asked = f"asked {self.asked}; there {rooms(seen)}"
             if not running.started:
-                return f"{name} waits for a place since {_seconds(silent)}: {asked}"
+                return f"{name} waits for a process since {_seconds(silent)}: {asked}"
             if self._workers == 1:
                 loads = f"{name} loads data and teacher since {_seconds(silent)}"
                 return f"{loads}; {self._ray(running, seen)}"

@@ -18,6 +18,7 @@ from testbed_lib import Testbed
 from testbed_lib.hosts import processes, running
 from testbed_lib.testbed import TestbedError
 
+from kdscale.errors import UserError
 from kdscale.search import load_study, open_ledger
 from kdscale.search._yaml import dump_yaml
 
@@ -99,7 +100,10 @@ def epochs(path: Path) -> int:
     study = load_study(path)
     if not (study.folder / "study.db").exists():
         return 0
-    ledger = open_ledger(study, create=False)
+    try:
+        ledger = open_ledger(study, create=False)
+    except UserError:  # the sweep is just making it
+        return 0
     return sum(len(trial.history) for trial in (*ledger.trials, *ledger.controls))
 
 
@@ -172,7 +176,7 @@ def test_ray_jobs_run_a_study_on_both_nodes_and_stop_it(testbed: Testbed, tmp_pa
     stopped = on_head(testbed, "ray", "job", "stop", number, folder=folder)
     assert stopped.returncode == 0, stopped.stderr
     logs = on_head(testbed, "ray", "job", "logs", number, folder=folder).stdout
-    assert "c000-s0" in logs
+    assert "4 trials ended" in logs
     done = epochs(path)
     assert 4 <= done < 4 * 10
 

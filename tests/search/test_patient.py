@@ -93,7 +93,7 @@ def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
         while process.is_alive():  # the signal counts only within a wait
             os.kill(process.pid, signal.SIGINT)
             process.join(0.2)
-        assert process.exitcode == 1
+        assert process.exitcode in (1, -signal.SIGINT)  # the last one may find it at its end
 
 
 def test_other_errors_are_raised(tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ def test_a_cohort_that_is_asked_for_is_not_stuck_at_once() -> None:
     assert watch.stuck(FULL) == {}
     clock.now += 1.0
     assert watch.stuck(FULL) == {
-        "s0-1": "cohort s0-1 (2 trial(s)) waits for a place since 31 s: asked 2 workers of 1 CPU, "
-        "1 GPU each; there a (10.0.0.1): 1 of 2 CPU, 0 of 1 GPU free; b (10.0.0.2): dead"
+        "s0-1": "cohort s0-1 (2 trial(s)) waits for a process since 31 s: asked 2 workers of 1 "
+        "CPU, 1 GPU each; there a (10.0.0.1): 1 of 2 CPU, 0 of 1 GPU free; b (10.0.0.2): dead"
     }
 
 

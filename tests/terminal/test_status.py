@@ -53,7 +53,7 @@ def lines_of(status: Status) -> list[str]:
 
 
 def test_a_study_that_runs(tmp_path: Path) -> None:
-    waits = "cohort s1-4 (1 trial(s)) waits for a place since 41 s: asked 1 worker of 1 CPU"
+    waits = "cohort s1-4 (1 trial(s)) waits for a process since 41 s: asked 1 worker of 1 CPU"
     status = status_of(ledger_in(tmp_path, beat(waiting=(waits,))), NOW)
     assert status.runs
     assert not status.complete
