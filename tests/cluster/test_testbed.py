@@ -148,7 +148,7 @@ def test_a_cohort_over_two_hosts_has_the_bits_of_one_on_one_host(
 def test_a_killed_node_and_a_cut_link_change_nothing(
     testbed: Testbed, one_host: Path, tmp_path: Path
 ) -> None:
-    path = study_file(tmp_path / "broken", workers=2, cohort=3, placement="spread")
+    path = study_file(tmp_path / "broken", workers=2, cohort=4, placement="spread")
     with sweeping(testbed, path) as ended:
         wait_for(lambda: epochs(path) >= 3)
         testbed.kill("node2")
