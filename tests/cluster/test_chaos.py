@@ -63,10 +63,11 @@ def test_unknown_kinds_are_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_study_comes_through_kills_as_if_left_alone() -> None:
     if why := why_not_here():
         pytest.skip(why)
-    words = ["--seed", "1", "--kills", "2", "--kinds", "driver,node"]
+    words = ["--seed", "1", "--kills", "4", "--kinds", "driver,worker,node,tear"]
     ran = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "| all | 2 | 2 |" in ran.stdout
+    assert "| all | 4 | 4 |" in ran.stdout
