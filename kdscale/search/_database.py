@@ -117,7 +117,9 @@ def own_storage(database: Path) -> RDBStorage:
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict.splitlines()[-1])
         options = {"timeout": _LOCK_SECONDS, "factory": _Connection}
-        return PatientStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": options})
+        engine = {"connect_args": options}
+        # A reader may come while the sweep makes the tables.
+        return _made(lambda: PatientStorage(f"sqlite:///{database}", engine_kwargs=engine))
     except (sqlite3.DatabaseError, SQLAlchemyError) as error:
         why = str(error).partition("\n")[0]
         raise UserError(
