@@ -9,6 +9,7 @@ settings.register_profile("kdscale", deadline=None)  # no test asserts a time
 settings.load_profile("kdscale")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps the tests of a file in one process, and with them all that use the one testbed."""
     for item in items:
