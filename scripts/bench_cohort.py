@@ -47,6 +47,16 @@ HAS_CACHE = "cache" in TeacherSpec.model_fields
 LIVE = ("task.teacher.cache.enabled=false",) if HAS_CACHE else ()
 OWN = "plain Ray Tune, kdscale's loop, K = 1"
 COHORTS = "kdscale cohorts, live teacher"
+SWEEP = """
+import ray
+ray.init(
+    address="local", num_cpus={processes}, include_dashboard=False, log_to_driver=False,
+    logging_level="ERROR", runtime_env={{"env_vars": {{"OMP_NUM_THREADS": "1"}}}},
+)
+from kdscale.cli import app
+app()
+"""
+"""A sweep on as many CPUs as may train at the same time, so that its lanes are as many."""
 
 
 def main() -> None:
@@ -129,7 +139,7 @@ def run_kdscale(n: int, setting: Setting, processes: int) -> list[tuple[str, flo
         found = []
         for number, (kind, overrides) in enumerate(kinds.items()):
             study = folder / f"studies{number}"
-            program = "from kdscale.cli import app; app()"
+            program = SWEEP.format(processes=processes)
             command = [sys.executable, "-c", program, "sweep", str(file), *overrides]
             _, peak = run([*command, f"storage.folder='{study}'"])
             checkpoints = list(study.rglob("checkpoint.pt"))
