@@ -22,6 +22,10 @@ _FIRST: tuple[AttemptReason, ...] = ("preempted", "node lost", "out of memory", 
 """Of several workers' reasons the one that explains the others comes first."""
 
 
+class LaneEndedError(RuntimeError):
+    """A lane's workers are gone; the message says why."""
+
+
 def cause_of(error: BaseException) -> BaseException:
     """Returns what our code has raised, out of what Ray Train wraps it in."""
     inner = getattr(error, "_base_exc", None)
@@ -43,6 +47,8 @@ def reason_of(error: BaseException | None) -> AttemptReason:
         return reason_of(error.health_check_failure)
     if isinstance(error, RayActorError) and error.preempted:
         return "preempted"
+    if isinstance(getattr(error, "cause", error), LaneEndedError):
+        return "node lost"  # had they had the cohort, they would have told why
     if isinstance(error, NodeDiedError | LocalRayletDiedError | ActorUnavailableError):
         # An actor that does not answer may live on: it is treated as one whose node is cut off.
         return "node lost"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 
 import optuna
+from optuna.storages import RDBStorage
 
+from kdscale.errors import UserError
+from kdscale.search._lease import StudyLease
 from kdscale.search._remote import delete_remote, study_remote
 from kdscale.search._storage import DATABASE, open_storage, study_names
 from kdscale.search._study import Study
@@ -56,10 +59,17 @@ def what_fresh_deletes(study: Study) -> list[str]:
 
 
 def delete_study(study: Study) -> None:
-    """Deletes what `what_fresh_deletes` lists, and nothing else in the study folder."""
+    """Deletes what `what_fresh_deletes` lists, and nothing else in the study folder.
+
+    Raises:
+        UserError: If a sweep is at the study, on whatever machine.
+    """
+    storage = _readable_storage(study)
+    if storage is not None:
+        StudyLease(storage, study.name).take()
     delete_remote(study)
     if study.storage.url is not None:
-        storage = open_storage(study)
+        assert storage is not None
         for name in study_names(study):
             if name in optuna.get_all_study_names(storage):
                 optuna.delete_study(study_name=name, storage=storage)
@@ -69,3 +79,15 @@ def delete_study(study: Study) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def _readable_storage(study: Study) -> RDBStorage | None:
+    """Returns the storage; None if the study's own is not there, or cannot be read any more."""
+    if study.storage.url is not None:
+        return open_storage(study)
+    if not (study.folder / DATABASE).exists():
+        return None
+    try:
+        return open_storage(study)
+    except UserError:  # starting over is what its message tells people to do
+        return None

@@ -1,8 +1,9 @@
 """A lane of several workers: one long Ray Train run that takes cohort after cohort.
 
-Ray Train places the workers, joins them in a process group and puts others in their place when
-one dies. That takes 15 seconds or more, so it is done once a lane and not once a cohort: between
-cohorts the workers wait at a mailbox, with data, teacher and process group as they are.
+Ray Train places the workers and joins them in a process group. That takes 15 seconds or more, so
+it is done once a lane and not once a cohort: between cohorts the workers wait at a mailbox, with
+data, teacher and process group as they are. With a worker the lane ends, and gives up what the
+others held: a cluster that has lost a node may have no room for it any more.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ from typing import Any
 
 import ray
 import ray.train
-from ray import tune
+from ray import cloudpickle, tune
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kdscale.errors import UserError
+from kdscale.search import _mailbox
 from kdscale.search._cohort_job import Job, Place, reports, threads
-from kdscale.search._deaths import cause_of, worst_reason
+from kdscale.search._deaths import LaneEndedError, cause_of, worst_reason
 from kdscale.search._interface import choose_interface
 from kdscale.search._mailbox import Mailbox, Report
 from kdscale.search._resources import worker_bundle
 from kdscale.training import Group
 
 _FAREWELL_SECONDS = 10.0
+
+# The mailbox's actor gets the code itself: to import it, it would have to load torch.
+cloudpickle.register_pickle_by_value(_mailbox)
 
 
 class WarmLane(tune.Trainable):  # type: ignore[misc]  # Ray has no types
@@ -45,14 +50,21 @@ class WarmLane(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         return True
 
     def step(self) -> Report:
-        """Returns the next report of the cohort; it is done when there are no more."""
-        if self._job is not None:
-            if self._run is None or self._run.ended:
-                self._run = _TrainRun(self._place)
+        """Returns the next report of the cohort; it is done when there are no more.
+
+        Raises:
+            LaneEndedError: If the workers are gone, after all that they have told. Ray Tune gives
+                what is left to a lane that has workers, or starts one.
+        """
+        if self._run is None:
+            self._run = _TrainRun(self._place)
+        if self._job is not None and not self._run.ended:
             self._run.submit(self._job)
-            self._job = None
-        assert self._run is not None
-        return self._run.next() or {"done": True}
+        self._job = None
+        report = self._run.next()
+        if report is None and self._run.ended:
+            raise LaneEndedError(self._run.ended)
+        return report or {"done": True}
 
     def cleanup(self) -> None:
         """Sends the workers home; those that do not go die with this actor."""
@@ -69,7 +81,7 @@ class _TrainRun:
         actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox)
         self._mailbox = actor.remote(place.study.resources.workers)
         self._place = place
-        self.ended = False  # once Ray Train has given up, nobody takes jobs
+        self.ended = ""  # why nobody takes jobs any more
         self._thread = threading.Thread(target=self._fit, daemon=True)
         self._thread.start()
 
@@ -102,18 +114,18 @@ class _TrainRun:
             run_config=ray.train.RunConfig(
                 name=f"lane-{os.getpid()}",
                 storage_path=str(self._place.folder / "ray"),
-                callbacks=[_Failures(self._mailbox)],
-                # The queue counts the failures of each cohort; a lane has as many as they have.
-                failure_config=ray.train.FailureConfig(max_failures=-1),
             ),
         )
-        why = "Ray Train ended the workers"
+        why: Report = {"crashed": "Ray Train ended the workers"}
         try:
             trainer.fit()
+        except ray.train.WorkerGroupError as error:
+            why = told_of_workers(error.worker_failures)
         except Exception as error:
-            why = f"Ray Train gave up: {type(error).__name__}: {error}"
-        self.ended = True  # before the driver is told, which may have the next job at once
-        ray.get(self._mailbox.fail.remote({"crashed": why}))
+            why = {"crashed": f"Ray Train gave up: {type(error).__name__}: {error}"}
+        # Before the driver is told, which may have the next job at once.
+        self.ended = str(why.get("refused") or why.get("crashed"))
+        ray.get(self._mailbox.fail.remote(why))
 
 
 class _OverNodeAddresses(TorchConfig):  # type: ignore[misc]  # Ray has no types
@@ -135,16 +147,6 @@ class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]  # Ray has no t
 
 def _choose_interface() -> None:
     choose_interface(ray.util.get_node_ip_address())
-
-
-class _Failures(ray.train.UserCallback):  # type: ignore[misc]  # Ray has no types
-    """Tells the mailbox of workers that have failed, before Ray Train replaces them."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
-
-    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
-        ray.get(self._mailbox.fail.remote(told_of_workers(worker_exceptions)))
 
 
 def told_of_workers(failures: Mapping[int, Exception]) -> Report:

@@ -78,7 +78,7 @@ class CohortQueue:
         self._leases = leases
         self.stopped = ""
         self.refused = ""
-        self._lanes = 1
+        self._lanes: int | None = None
         self._size = planned_size(ledger.study, ledger.cohort_size())
         self._measured: list[Measured] = []
         self._memory_bytes = 0
@@ -127,13 +127,20 @@ class CohortQueue:
             lanes: Cohorts that train at once.
             resources: What they train with: what was measured with others is measured again.
         """
-        self._lanes = lanes
+        self.resize(lanes)
         self._size = planned_size(self.ledger.study, self.ledger.cohort_size(), resources)
         if self._size.size:
             self.on_size(self._size)
 
+    def resize(self, lanes: int) -> None:
+        """Says how many cohorts the cluster has room for now; may be called from any thread."""
+        self._lanes = lanes
+
     def next(self) -> Job | None:
-        """Returns the next cohort to train; None if there is none until another one ends."""
+        """Returns the next cohort to train; None if there is none until another one ends.
+
+        Nor is there one while as many train as the cluster has room for.
+        """
         if self._closed:
             return None
         for cohort in list(self._unseen):
@@ -144,6 +151,8 @@ class CohortQueue:
             with self._batch():
                 self._plan()
         if not self._waiting or any(job.measure for job in self._running.values()):
+            return None
+        if self._lanes is not None and len(self._running) >= self._lanes:
             return None
         if self._over_budget():
             self.stopped = "budget.gpu_hours is used up"
@@ -249,7 +258,7 @@ class CohortQueue:
         place, count = next_cohort(
             {place: self._count(names) for place, names in self._waiting.items()},
             size=self._size.size,
-            lanes=max(1, self._lanes - len(self._running)),
+            lanes=max(1, (self._lanes or 1) - len(self._running)),
             epochs=study.budget.epochs,
         )
         names = self._waiting[place][:count]

@@ -128,8 +128,8 @@ def _sweep(
         folder = study.folder.absolute()
         place = Place(shown, folder, teacher.absolute(), cache, fence.number)
         try:
-            with watching.cluster() as watch:
-                _tune(queue, place, cohorts_at_once, watch)
+            with watching.cluster(queue.resize) as watch:
+                _tune(queue, place, watch)
         except KeyboardInterrupt:
             queue.end_attempts()
             raise
@@ -181,7 +181,7 @@ def _leased(study: Study, on_note: Callable[[str], None]) -> Iterator[tuple[Ledg
     ledger.guard(None)
 
 
-def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int, watch: Watch) -> None:
+def _tune(queue: CohortQueue, place: Place, watch: Watch) -> None:
     from ray import tune
 
     from kdscale.search._searcher import CohortSearcher
@@ -205,7 +205,6 @@ def _tune(queue: CohortQueue, place: Place, cohorts_at_once: int, watch: Watch) 
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
-            max_concurrent_trials=cohorts_at_once,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

@@ -11,7 +11,7 @@ from typing import Self
 
 from kdscale.search._heartbeat import Heart, Heartbeat
 from kdscale.search._ledger import Ledger
-from kdscale.search._resources import worker_bundle
+from kdscale.search._resources import room, worker_bundle
 from kdscale.search._watch import ClusterSeen, NodeRoom, Watch, rooms
 
 
@@ -37,6 +37,7 @@ class Watching:
         self._on_note = on_note
         self._trouble = trouble
         self._has_cluster = False
+        self._on_lanes: Callable[[int], None] = lambda lanes: None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -52,8 +53,14 @@ class Watching:
         self._heart.stop(self.ended if error is None else _words(error))
 
     @contextmanager
-    def cluster(self) -> Iterator[Watch]:
-        """Asks Ray as well while the block runs, and never after it."""
+    def cluster(self, on_lanes: Callable[[int], None]) -> Iterator[Watch]:
+        """Asks Ray as well while the block runs, and never after it.
+
+        Args:
+            on_lanes: Called from another thread with how many cohorts there is room for, when
+                nodes have come or gone.
+        """
+        self._on_lanes = on_lanes
         self._has_cluster, self.doing = True, ""
         try:
             yield self.watch
@@ -64,6 +71,8 @@ class Watching:
     def _look(self, beat: Heartbeat) -> Heartbeat:
         with self._lock:
             seen = look_at_cluster(self.watch.actors()) if self._has_cluster else None
+        if seen is not None and seen.ok:
+            self._count_lanes(seen)
         found = replace(
             beat,
             doing=self.doing,
@@ -79,6 +88,15 @@ class Watching:
         for text in self.watch.news(seen):
             self._on_note(text)
         return replace(found, there=rooms(seen), waiting=tuple(self.watch.stuck(seen).values()))
+
+    def _count_lanes(self, seen: ClusterSeen) -> None:
+        alive = [node.there for node in seen.nodes if node.alive]
+        # Where there is room for none one waits, and so is told of with what it asks for.
+        lanes = max(1, room(self._ledger.study.resources, alive))
+        if lanes != self.lanes:
+            self._on_note(f"nodes have come or gone: now {lanes} cohort(s) at once")
+            self.lanes = lanes
+            self._on_lanes(lanes)
 
 
 def look_at_cluster(actors: Mapping[str, str]) -> ClusterSeen:

@@ -95,8 +95,9 @@ def _parser(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--kinds",
         type=_kinds,
-        default=[kind for kind in KINDS if kind != "mlflow"],
-        help=f"some of {','.join(KINDS)}, with commas; all but mlflow by default",
+        default=list(KINDS),
+        help=f"some of {','.join(KINDS)}, with commas; all by default (with database the study "
+        "is in PostgreSQL, and without in SQLite)",
     )
     parser.add_argument("--nodes", type=_positive, default=2, help="of the cluster (2)")
     parser.add_argument(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import csv
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
 
 from chaos_lib.watch import same_content
+from kdscale.analysis import write_report
 from kdscale.search import Ledger, Study, load_study, open_ledger
 from kdscale.search._storage import open_storage, study_names
 from kdscale.training import student_path
 from kdscale.training._checkpoint import load_checkpoint
+
+_MAY_DIFFER = {"attempt", "train_seconds", "cohort"}
+"""Columns of the report's trials that tell of the way there."""
 
 
 def differences(left_alone: Path, disturbed: Path) -> list[str]:
@@ -24,6 +30,56 @@ def differences(left_alone: Path, disturbed: Path) -> list[str]:
         disturbed: The study file of the other.
     """
     return list(_differences(load_study(left_alone), load_study(disturbed)))
+
+
+def tracking_differences(path: Path, mlflow: Path) -> list[str]:
+    """Returns how MLflow's experiment differs from a study, a line each.
+
+    Args:
+        path: The study file.
+        mlflow: What the server has written: ``mlflow.db``.
+    """
+    from mlflow import MlflowClient
+
+    study = load_study(path)
+    client = MlflowClient(tracking_uri=f"sqlite:///{mlflow / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(study.name)
+    if experiment is None:
+        return [f"MLflow has no experiment {study.name}"]
+    runs = defaultdict(list)
+    for run in client.search_runs([experiment.experiment_id], max_results=10_000):
+        if (name := run.data.tags.get("kdscale.trial")) is not None:
+            runs[name].append(run.info.run_id)
+    found = []
+    ledger = open_ledger(study, create=False)
+    for trial in (*ledger.trials, *ledger.controls):
+        there = runs.pop(trial.name, [])
+        if len(there) != 1:
+            found.append(f"MLflow has {len(there)} runs of {trial.name}")
+            continue
+        for metric in sorted({name for row in trial.history for name in row} - {"epoch"}):
+            points = client.get_metric_history(there[0], metric)
+            told = [(point.step, point.value) for point in points]
+            if told != [(int(row["epoch"]), row[metric]) for row in trial.history]:
+                found.append(f"MLflow has other points of {trial.name}'s {metric}: {told}")
+    return found + [f"MLflow has a run of {name}, which is no trial" for name in runs]
+
+
+def _report_differences(left_alone: Study, disturbed: Study) -> Iterator[str]:
+    """Yields the tables of the reports that differ; both are written anew, in folders of theirs."""
+    texts = []
+    for study in (left_alone, disturbed):
+        with TemporaryDirectory() as folder:
+            paths = write_report(open_ledger(study, create=False).record(), Path(folder))
+            rows = csv.DictReader(paths.csv.open(newline=""))
+            trials = [{key: row[key] for key in row.keys() - _MAY_DIFFER} for row in rows]
+            tables = {one.name: one.read_text() for one in paths.tables if one.suffix == ".csv"}
+            tables.pop("trials.csv", None)  # the same trials, rounded
+            texts.append({"report.csv": trials} | tables)
+    wanted, found = texts
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            yield f"{name} of the report is {found.get(name)!r} and should be {wanted.get(name)!r}"
 
 
 def _differences(left_alone: Study, disturbed: Study) -> Iterator[str]:
@@ -47,6 +103,7 @@ def _differences(left_alone: Study, disturbed: Study) -> Iterator[str]:
             yield f"{trial}: one of the studies has no student"
         elif all(there) and not same_content(*map(load_checkpoint, files)):
             yield f"{trial}: the student's weights differ"
+    yield from _report_differences(left_alone, disturbed)
 
 
 def _numbers(ledger: Ledger) -> dict[str, dict[str, Any]]:

@@ -66,6 +66,14 @@ def kill_mlflow(scene: Scene) -> str:
     return _kill(scene.mlflow, "the MLflow server")
 
 
+def kill_database(scene: Scene) -> str:
+    """Kills the PostgreSQL server that holds the study."""
+    if scene.database is None or not scene.database.runs:
+        return ""
+    scene.database.kill()
+    return "PostgreSQL"
+
+
 def fill_disk(scene: Scene) -> str:
     """Fills the study's disk for some seconds."""
     ballast = scene.study.parent / "ballast"
@@ -130,5 +138,6 @@ KINDS: dict[str, Callable[[Scene], str]] = {
     "disk": fill_disk,
     "tear": tear_write,
     "mlflow": kill_mlflow,
+    "database": kill_database,
 }
 """By the name that --kinds takes."""

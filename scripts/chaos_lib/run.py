@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from testbed_lib import Testbed
+from testbed_lib.hosts import HERE
+from testbed_lib.postgres import PASSWORD, Postgres, postgres
 
-from chaos_lib.compare import differences
+from chaos_lib.compare import differences, tracking_differences
 from chaos_lib.kinds import KINDS
 from chaos_lib.scene import MLFLOW_PORT, Driver, Scene
 from chaos_lib.study import write_study
@@ -92,30 +95,47 @@ def run(plan: Plan, say: Callable[[str], None]) -> Verdict:
         plan: What to do.
         say: Told each step, in one line.
     """
-    tracking: dict[str, Any] = {"mlflow": False}
-    if "mlflow" in plan.kinds:
-        tracking = {"mlflow": True, "uri": f"http://127.0.0.1:{MLFLOW_PORT}"}
-    sizes = {"kills": plan.kills, "workers": plan.workers}
-    alone = write_study(plan.folder / "alone", tracking={"mlflow": False}, **sizes)
-    disturbed = write_study(plan.folder / "disturbed", tracking=tracking, **sizes)
+    alone = write_study(
+        plan.folder / "alone", kills=plan.kills, workers=plan.workers, tracking={"mlflow": False}
+    )
     testbed = Testbed(say=say)
     _leave_alone(alone, say)
     testbed.down()
     testbed.up(plan.nodes, cpus=1)
+    with ExitStack() as stack:
+        stack.callback(testbed.down)
+        database = stack.enter_context(postgres(HERE)) if "database" in plan.kinds else None
+        return _disturbed(plan, testbed, database, alone, say)
+
+
+def _disturbed(
+    plan: Plan, testbed: Testbed, database: Postgres | None, alone: Path, say: Callable[[str], None]
+) -> Verdict:
+    with_mlflow = "mlflow" in plan.kinds
+    tracking: dict[str, Any] = {"mlflow": False}
+    if with_mlflow:
+        tracking = {"mlflow": True, "uri": f"http://127.0.0.1:{MLFLOW_PORT}"}
+    path = write_study(
+        plan.folder / "disturbed",
+        kills=plan.kills,
+        workers=plan.workers,
+        tracking=tracking,
+        url=database and database.plain_url,
+    )
+    os.environ["PGPASSWORD"] = PASSWORD
+    watch = Watch(path.parent / "chaos" / "trials", plan.folder / "copies")
+    driver = Driver(testbed, path)
+    scene = Scene(testbed, path, driver, watch, Random(plan.seed), with_mlflow, database)
     try:
-        watch = Watch(disturbed.parent / "chaos" / "trials", plan.folder / "copies")
-        driver = Driver(testbed, disturbed)
-        random, with_mlflow = Random(plan.seed), "mlflow" in plan.kinds
-        scene = Scene(testbed, disturbed, driver, watch, random, with_mlflow)
-        try:
-            kills, problems = _disturb(scene, plan, say)
-        finally:
-            driver.stop()
-            watch.close()
+        kills, problems = _disturb(scene, plan, say)
     finally:
-        testbed.down()
+        driver.stop()
+        watch.close()
+    testbed.down()
     _account(kills, watch)
-    problems += differences(alone, disturbed)
+    problems += differences(alone, path)
+    if with_mlflow:
+        problems += tracking_differences(path, scene.mlflow_folder)
     problems += _too_much(kills)
     return Verdict(kills, problems, driver.starts, len({one.trial for one in watch.written}))
 

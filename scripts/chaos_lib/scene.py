@@ -13,6 +13,7 @@ from random import Random
 
 from testbed_lib import HEAD, Testbed
 from testbed_lib.hosts import link_is_up, processes, running
+from testbed_lib.postgres import PASSWORD, Postgres
 
 from chaos_lib.watch import Watch
 
@@ -44,7 +45,7 @@ class Driver:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._testbed.environment(),
+                env=self._testbed.environment() | {"PGPASSWORD": PASSWORD},
             )
         self.starts += 1
 
@@ -87,6 +88,7 @@ class Scene:
         watch: Its checkpoints.
         random: Chooses.
         with_mlflow: Whether there is an MLflow server.
+        database: The PostgreSQL server that holds the study, if one does.
     """
 
     testbed: Testbed
@@ -95,12 +97,18 @@ class Scene:
     watch: Watch
     random: Random
     with_mlflow: bool = False
+    database: Postgres | None = None
     _server: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
     def study_folder(self) -> Path:
         """The study's folder."""
         return self.study.parent / "chaos"
+
+    @property
+    def mlflow_folder(self) -> Path:
+        """What the MLflow server has written."""
+        return self.study.parent / "mlflow"
 
     @property
     def up(self) -> list[str]:
@@ -133,6 +141,8 @@ class Scene:
                 self.testbed.mend(status.name)
         if self.with_mlflow and self.mlflow is None:
             self._start_mlflow()
+        if self.database is not None and not self.database.runs:
+            self.database.start()
 
     def _is_whole(self, name: str, up: dict[str, int]) -> bool:
         if name not in up or not link_is_up(name) or not self.testbed.daemons(name, "raylet"):
@@ -140,7 +150,7 @@ class Scene:
         return name != HEAD or bool(self.testbed.daemons(HEAD, "gcs_server"))
 
     def _start_mlflow(self) -> None:
-        folder = self.study.parent / "mlflow"
+        folder = self.mlflow_folder
         folder.mkdir(exist_ok=True)
         words = [str(_PROGRAMS / "mlflow"), "server", "--host", "127.0.0.1"]
         words += ["--port", str(MLFLOW_PORT), "--workers", "1"]

@@ -13,7 +13,9 @@ _EPOCHS_A_GENERATION = 4 * 4 + 2 * 4 + 1 * 4  # of four trials two go on after e
 _EPOCHS_A_KILL = 14
 
 
-def write_study(folder: Path, *, kills: int, workers: int, tracking: dict[str, Any]) -> Path:
+def write_study(
+    folder: Path, *, kills: int, workers: int, tracking: dict[str, Any], url: str | None = None
+) -> Path:
     """Writes a study file whose study lies beside it, and returns its path.
 
     It has all that could go wrong: a teacher that is trained first and cached, a search that
@@ -24,6 +26,7 @@ def write_study(folder: Path, *, kills: int, workers: int, tracking: dict[str, A
         kills: How many it should last for.
         workers: Of each cohort.
         tracking: Its MLflow section.
+        url: Of the database that holds it, without the password; None for SQLite beside it.
     """
     generations = max(1, math.ceil(kills * _EPOCHS_A_KILL / _EPOCHS_A_GENERATION))
     network: dict[str, Any] = {"model": "resnet8", "args": {"width": 4}}
@@ -50,7 +53,7 @@ def write_study(folder: Path, *, kills: int, workers: int, tracking: dict[str, A
                 "workers": workers,
                 "placement": "spread" if workers > 1 else "pack",
             },
-            "storage": {"folder": str(folder)},
+            "storage": {"folder": str(folder), "url": url},
             "tracking": tracking,
         }
     )

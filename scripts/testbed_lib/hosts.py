@@ -18,8 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 
 NETWORK = "10.77.0"
+HERE = f"{NETWORK}.254"
+"""This machine's own address in the hosts' network."""
+
 _MARK = "kdscale-testbed:"
 _SWITCH = "switch"
+_CABLE = "kds-lan"
 _NAMESPACES = ("--net", "--mount", "--pid", "--uts", "--ipc")
 _START_SECONDS = 20
 
@@ -80,8 +84,15 @@ def running() -> dict[str, int]:
 
 
 def start_switch() -> None:
-    """Starts the switch."""
-    _start(_SWITCH, ["unshare", "--net"], _SWITCH_SCRIPT)
+    """Starts the switch, and plugs this machine in: its cable goes when the switch does."""
+    switch = _start(_SWITCH, ["unshare", "--net"], _SWITCH_SCRIPT)
+    with suppress(TestbedError):  # the kernel takes the last one away in its own time
+        _run("ip", "link", "delete", _CABLE)
+    there = ["name", _port(_SWITCH), "netns", str(switch)]
+    _run("ip", "link", "add", _CABLE, "type", "veth", "peer", *there)
+    _in_network(switch, "link", "set", _port(_SWITCH), "master", "lan", "up")
+    _run("ip", "address", "add", f"{HERE}/24", "dev", _CABLE)
+    _run("ip", "link", "set", _CABLE, "up")
 
 
 def start(name: str, folder: Path) -> None:

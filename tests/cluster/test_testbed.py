@@ -1,4 +1,4 @@
-"""A sweep over two hosts has the bits of one on one host; and the testbed's own command."""
+"""Sweeps over two hosts: the same bits as on one, through a killed node and a cut link."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from testbed_lib import Testbed
 from testbed_lib.hosts import processes, running
 from testbed_lib.testbed import TestbedError
 
+from kdscale.errors import UserError
+from kdscale.search import load_study, open_ledger
 from kdscale.search._yaml import dump_yaml
 
 pytestmark = pytest.mark.slow
 
 PROGRAMS = Path(sys.executable).parent
 SCRIPT = Path(__file__).parents[2] / "scripts" / "testbed"
+DASHBOARD = "http://127.0.0.1:8265"
 NETWORK: dict[str, Any] = {"model": "resnet8", "args": {"width": 4}}
 DATA: dict[str, Any] = {
     "name": "spread",
@@ -53,6 +56,16 @@ def study_file(folder: Path, cache: Path | None = None, **resources: Any) -> Pat
     return path
 
 
+def on_head(testbed: Testbed, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command on the head to its end."""
+    return subprocess.run(
+        testbed.command([str(PROGRAMS / words[0]), *words[1:]], folder=folder),
+        env=testbed.environment(),
+        capture_output=True,
+        text=True,
+    )
+
+
 @contextmanager
 def sweeping(testbed: Testbed, path: Path) -> Iterator[Callable[[], str]]:
     """Runs a sweep meanwhile, and gives what waits for its end and returns what it printed."""
@@ -80,6 +93,18 @@ def wait_for(true: Callable[[], Any]) -> Any:
     while not (found := true()):
         time.sleep(0.1)
     return found
+
+
+def epochs(path: Path) -> int:
+    """Returns how many epochs a study has recorded."""
+    study = load_study(path)
+    if not (study.folder / "study.db").exists():
+        return 0
+    try:
+        ledger = open_ledger(study, create=False)
+    except UserError:  # the sweep is just making it
+        return 0
+    return sum(len(trial.history) for trial in (*ledger.trials, *ledger.controls))
 
 
 def workers(name: str) -> list[str]:
@@ -118,6 +143,53 @@ def test_a_cohort_over_two_hosts_has_the_bits_of_one_on_one_host(
     for name in running():
         kept = testbed.folder / name / "ray" / "teachers"
         assert sum(file.stat().st_size for file in kept.rglob("*") if file.is_file()) > 10_000
+
+
+def test_a_killed_node_and_a_cut_link_change_nothing(
+    testbed: Testbed, one_host: Path, tmp_path: Path
+) -> None:
+    path = study_file(tmp_path / "broken", workers=2, cohort=2, placement="spread")
+    with sweeping(testbed, path) as ended:
+        wait_for(lambda: epochs(path) >= 3)
+        testbed.kill("node2")
+        before = epochs(path)
+        testbed.mend("node2")
+        wait_for(lambda: epochs(path) > before)
+        testbed.cut("node2")
+        before = epochs(path)
+        wait_for(lambda: epochs(path) > before)
+        testbed.mend("node2")
+        ended()
+    assert not differences(one_host, path)
+
+
+def test_ray_jobs_run_a_study_on_both_nodes_and_stop_it(testbed: Testbed, tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    path = study_file(folder, cohort=1)
+    testbed.wait_joined(["node1", "node2"])
+    submit = ("submit", path.name, "--to", "ray", "--address", DASHBOARD)
+    submitted = on_head(testbed, "kdscale", *submit, folder=folder)
+    assert submitted.returncode == 0, submitted.stderr
+    number = submitted.stdout.split()[2]
+    wait_for(lambda: all(workers(name) for name in running()))
+    wait_for(lambda: epochs(path) >= 4)
+    stopped = on_head(testbed, "ray", "job", "stop", number, folder=folder)
+    assert stopped.returncode == 0, stopped.stderr
+    logs = on_head(testbed, "ray", "job", "logs", number, folder=folder).stdout
+    assert "trials ended" in logs
+    done = epochs(path)
+    assert 4 <= done < 4 * 10
+
+    # As plain Ray users type it: it waits for the end, and prints the logs.
+    words = ("ray", "job", "submit", "--working-dir", ".", "--", "kdscale", "sweep", path.name)
+    again = on_head(testbed, *words, folder=folder)
+    assert again.returncode == 0, again.stdout + again.stderr
+    ledger = open_ledger(load_study(path), create=False)
+    assert [trial.state for trial in (*ledger.trials, *ledger.controls)] == ["done"] * 4
+    assert epochs(path) == 4 * 10
+    here = study_file(tmp_path / "here", cohort=1)
+    left_alone(here)
+    assert not differences(here, path)
 
 
 # The command itself

@@ -10,11 +10,12 @@ from ray.exceptions import (
     NodeDiedError,
     OutOfMemoryError,
     RayActorError,
+    RayTaskError,
 )
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from kdscale.records import AttemptReason
-from kdscale.search._deaths import error_in, loss_of, reason_of, worst_reason
+from kdscale.search._deaths import LaneEndedError, error_in, loss_of, reason_of, worst_reason
 
 NODE = "The actor died because its node has died. Node Id: 3f. the raylet was terminated"
 WORKER = (
@@ -33,6 +34,7 @@ WORKER = (
         (RayActorError(error_msg=NODE, preempted=True), "preempted"),
         (ActorUnavailableError("timed out", None), "node lost"),
         (NodeDiedError("gone"), "node lost"),
+        (RayTaskError("step", "Traceback ...", LaneEndedError("worker 0: gone")), "node lost"),
         (
             OutOfMemoryError("Task was killed due to the node running low on memory"),
             "out of memory",

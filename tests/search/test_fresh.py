@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -10,6 +12,9 @@ from sweeps import PretendSweep, study_in
 from kdscale.analysis import write_report
 from kdscale.errors import UserError
 from kdscale.search import Study, delete_study, open_ledger, what_fresh_deletes
+from kdscale.search._lease import Lease
+from kdscale.search._process import this_process
+from kdscale.search._storage import open_storage
 
 FOREIGN = (
     "notes.txt",
@@ -76,6 +81,23 @@ def test_after_it_the_study_starts_over(tmp_path: Path) -> None:
     outcome = PretendSweep()(study)
     assert outcome.trained
     assert outcome.complete
+
+
+def test_what_another_sweep_is_at_is_not_deleted(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    PretendSweep()(study)
+    storage = open_storage(study)
+    number = storage.get_study_id_from_name(study.name)
+    other = Lease(this_process(), "ab", 7, "2026-11-21T10:00:00", "2026-11-21T10:05:00")
+    storage.set_study_user_attr(number, "lease", json.loads(other.to_json()))
+    before = files(study.folder)
+    with pytest.raises(UserError, match=f"process {other.process.pid} on .* is at it"):
+        delete_study(study)
+    assert files(study.folder) == before
+    ended = replace(other, held=False)
+    storage.set_study_user_attr(number, "lease", json.loads(ended.to_json()))
+    delete_study(study)
+    assert what_fresh_deletes(study) == []
 
 
 def test_a_new_study_has_nothing_to_delete(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from postgres import PASSWORD, Postgres, postgres, why_not_here
 from sweeps import PretendSweep, Quiet, study_in
+from testbed_lib.postgres import PASSWORD, Postgres, postgres, why_not_here
 
 from kdscale.errors import UserError
 from kdscale.records import TrialRecord

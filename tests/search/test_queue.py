@@ -164,6 +164,20 @@ def test_no_lane_idles_while_another_has_more_than_one_trial() -> None:
     assert [len(job.members) for job in jobs if job is not None] == [2, 2, 2, 2]
 
 
+def test_cohorts_are_as_many_as_the_cluster_has_room_for_now() -> None:
+    queue = CohortQueue(Ledger(swept("random", undistilled=False), MortalStorage()))
+    queue.open(2)
+    first, second = queue.next(), queue.next()
+    assert first is not None
+    assert second is not None
+    assert queue.next() is None
+    queue.resize(1)  # a node is gone
+    queue.finished(first.cohort)
+    assert queue.next() is None
+    queue.resize(3)
+    assert [queue.next() is not None for _ in range(3)] == [True, True, False]
+
+
 def test_a_search_that_learns_waits_for_its_whole_generation() -> None:
     study = swept("tpe", undistilled=False)
     queue = CohortQueue(Ledger(study, MortalStorage()))

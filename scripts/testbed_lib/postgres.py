@@ -1,4 +1,4 @@
-"""A real PostgreSQL server in a folder, on a loopback port, which tests kill and start again.
+"""A real PostgreSQL server in a folder, which tests and chaos kill and start again.
 
 It runs as a user of its own where the tests run as root, which PostgreSQL refuses. Everybody needs
 a password, so that tests see whether it is kept.
@@ -117,6 +117,11 @@ class Postgres:
         self._process.wait()
         self._process = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
     def restart(self) -> None:
         """Kills it, and starts it again."""
         self.kill()
@@ -165,11 +170,15 @@ def _children(pid: int) -> list[int]:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
-    """Gives a running server, of which nothing is left in the end."""
+def postgres(host: str = "127.0.0.1") -> Iterator[Postgres]:
+    """Gives a running server, of which nothing is left in the end.
+
+    Args:
+        host: The address that it listens on.
+    """
     folder = Path(mkdtemp(prefix="kdscale-postgres-"))
     folder.chmod(0o755)
-    server = Postgres(folder)
+    server = Postgres(folder, host)
     try:
         server.start()
         yield server
