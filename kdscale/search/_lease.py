@@ -26,7 +26,9 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from kdscale.errors import UserError
 from kdscale.search._attempts import now
+from kdscale.search._patient import waiting_for_room
 from kdscale.search._process import Process, this_process
+from kdscale.search._served import ServedStorage
 
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
@@ -96,8 +98,10 @@ class StudyLease:
             beat_seconds: How often the lease is renewed.
             stale_seconds: How long it must have gone without, to be taken over.
         """
+        self._storage = storage
         self._engine = storage.engine
         self._study = study
+        self._token = secrets.token_hex(8)
         self._on_note = on_note
         self._beat_seconds = beat_seconds
         self._stale_seconds = stale_seconds
@@ -115,9 +119,17 @@ class StudyLease:
     def take(self) -> None:
         """Takes the lease, if the study is there; waits for one that may be stale.
 
+        It waits for a server that is away or a disk that is full as well.
+
         Raises:
             UserError: If another sweep is at the study.
         """
+        if isinstance(self._storage, ServedStorage):
+            self._storage.patiently(self._take)
+        else:
+            waiting_for_room(self._take)
+
+    def _take(self) -> None:
         watched, since = "", 0.0
         while True:
             with self._engine.begin() as connection:
@@ -171,17 +183,19 @@ class StudyLease:
                     self._write(replace(self._lease, held=False, seen=now()))
 
     def _is_free(self, known: Lease) -> bool:
-        mine = self._lease is not None and known.token == self._lease.token
-        return mine or not known.held or known.process.has_ended() is True
+        # Its own as well: the answer to the taking may have been lost.
+        return known.token == self._token or not known.held or known.process.has_ended() is True
 
     def _next(self, known: Lease | None) -> Lease:
         """Returns the lease with which this process follows on another."""
         if self._lease is not None:
             return self._lease
+        if known is not None and known.token == self._token:
+            return known
         if known is not None and known.held:
             self.lost_at = known.seen
         fence = 1 if known is None else known.fence + 1
-        return Lease(this_process(), secrets.token_hex(8), fence, now(), now())
+        return Lease(this_process(), self._token, fence, now(), now())
 
     def _renew_always(self) -> None:
         while not self._ended.wait(self._beat_seconds):

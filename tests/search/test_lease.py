@@ -74,6 +74,15 @@ def test_a_lease_is_taken_renewed_and_given_back(study: Study) -> None:
         assert (again.fence, again.lost_at) == (2, "")
 
 
+def test_a_lease_whose_taking_was_not_answered_is_taken_once(study: Study) -> None:
+    lease = lease_of(study)
+    with lease.kept():
+        lease.take()
+        lease._lease = None  # as if the server had died before it said so
+        lease.take()
+        assert (lease.fence, lease.lost_at) == (1, "")
+
+
 def wait_until(true: Any) -> None:
     while not true():  # the test's time limit ends a wait in vain
         time.sleep(0.02)
