@@ -141,8 +141,9 @@ class CRDContrast(nn.Module):
                 self._remember(self.bank_t, index, a_t)
         return loss
 
-    # Compiled, it would form the candidates' rows and keep them for the backward pass.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    # Compiled, it would form the candidates' rows and keep them for the backward pass. Unlike
+    # torch.compiler.disable this loads the compiler, a second's work, only when it is called.
+    @torch._disable_dynamo
     def _contrast(self, anchors: Tensor, bank: Tensor, candidates: Tensor, log_z: Tensor) -> Tensor:
         with torch.no_grad():
             similarity = _row_products(anchors, bank, candidates) / self.temperature

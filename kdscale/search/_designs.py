@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import qmc
 
 from kdscale.records import Value
 from kdscale.search._axes import Axis
@@ -84,6 +83,8 @@ def _uniforms(
 
     A Latin hypercube has a size from the start. So that a study can grow, each generation is one.
     """
+    from scipy.stats import qmc  # half a second, which every worker would wait
+
     match search.method:
         case "random":
             key = np.array([search.seed, number], dtype=np.uint64)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     JsonValue,
     ValidationInfo,
@@ -338,6 +339,15 @@ def _matching(hyperparameter: Hyperparameter) -> Callable[[str], str]:
     return check
 
 
+class _Described(MethodSpec):
+    """The base of those made below, whose fields are described here: no source is read for them.
+
+    Reading it took seconds in every process that imports this.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
 def _method_spec(method: Method) -> type[MethodSpec]:
     fields: dict[str, Any] = {
         _attribute(hyperparameter.name): _field(hyperparameter)
@@ -347,7 +357,7 @@ def _method_spec(method: Method) -> type[MethodSpec]:
     name: Any = method.name
     fields["method"] = (Literal[name], Field(description=about))
     title = f"{method.name.title().replace('_', '')}MethodSpec"
-    return create_model(title, __base__=MethodSpec, __module__=__name__, __doc__=about, **fields)
+    return create_model(title, __base__=_Described, __module__=__name__, __doc__=about, **fields)
 
 
 METHOD_SPECS: dict[str, type[MethodSpec]] = {

@@ -73,6 +73,8 @@ class Postgres:
             *("initdb", "--pgdata", str(folder / "data"), "--username", _USER, "--no-sync"),
             *("--auth", "scram-sha-256", "--pwfile", str(words), "--encoding", "UTF8"),
         )
+        with (folder / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet scram-sha-256\n")
 
     @property
     def url(self) -> str:
