@@ -16,7 +16,15 @@ from kdscale.analysis.statistics import PowerPlan, noise_floor, power_plan, resu
 from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import StudyRecord, TrialRecord
-from kdscale.search import CohortSize, Ledger, Study, fetch_students, load_study, open_ledger
+from kdscale.search import (
+    CohortSize,
+    Ledger,
+    Study,
+    fetch_students,
+    load_study,
+    open_ledger,
+    read_yaml,
+)
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
 from kdscale.tracking import Tracker, make_tracker, run_links
@@ -49,9 +57,11 @@ def load(path: Path, overrides: list[str]) -> Study:
     file = path / STUDY_FILE
     if not file.exists():
         raise UserError(f"{path}: must be a study file, or a study folder with {STUDY_FILE} in it")
-    place = str(path.resolve().parent).replace("'", "\\'")
-    study = load_study(file, [f"storage.folder='{place}'", *overrides])
-    if study.name != path.resolve().name:
+    own = str(read_yaml(file).data.get("name", ""))
+    place = path.resolve().parents[own.count("/")]  # of one task of a study, STUDY/TASK
+    quoted = str(place).replace("'", "\\'")
+    study = load_study(file, [f"storage.folder='{quoted}'", *overrides])
+    if study.name != path.resolve().relative_to(place).as_posix():
         raise UserError(
             f"{path}: a study's folder must have the study's name, but that is {study.name} "
             f"(rename the folder; for a new study like it, give {file})"

@@ -16,12 +16,14 @@ from kdscale.search._remote import fetch_students
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher
 from kdscale.search._snapshot import ledger_snapshot
+from kdscale.search._storage import DATABASE, has_begun
 from kdscale.search._study import Resolved, Study, load_study
-from kdscale.search._sweep import Listener, Outcome, sweep
+from kdscale.search._sweep import Listener, Outcome, sweep, write_study_file
 from kdscale.search._versions import versions
-from kdscale.search._yaml import dump_yaml
+from kdscale.search._yaml import dump_yaml, read_yaml
 
 __all__ = [
+    "DATABASE",
     "CachePlan",
     "Check",
     "CohortSeen",
@@ -43,10 +45,12 @@ __all__ = [
     "dump_yaml",
     "fetch_students",
     "fill_cache",
+    "has_begun",
     "ledger_snapshot",
     "load_study",
     "losses",
     "open_ledger",
+    "read_yaml",
     "room",
     "single_trial",
     "sweep",
@@ -56,4 +60,5 @@ __all__ = [
     "versions",
     "what_fresh_deletes",
     "worker_bundle",
+    "write_study_file",
 ]
