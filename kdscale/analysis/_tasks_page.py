@@ -131,6 +131,7 @@ def regret_figure(found: Regrets, unit: str = "") -> Json:
         trace = {
             "type": "scatter",
             "mode": "markers",
+            "cliponaxis": False,
             "name": _html.escape(task),
             "x": [round_digits(index + shift) for index in range(len(rows))],
             "y": [round_digits(one.mean) for one in known],

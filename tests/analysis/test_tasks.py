@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -16,6 +17,7 @@ from kdscale.analysis._tasks_page import regret_figure
 from kdscale.records import StudyRecord
 
 from .studies import study, trial
+from .test_browser import CHROMIUM, PROBE, WATCH, chromium
 
 TASKS = ("clean", "noisy", "narrow")
 
@@ -141,3 +143,20 @@ def test_points_of_the_figure_carry_their_intervals(three: TaskStudies) -> None:
     alone = TaskContents(one_seed).regrets
     assert alone is not None
     assert all("error_y" not in trace for trace in regret_figure(alone)["data"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_page_works_in_a_browser(three: TaskStudies, tmp_path: Path) -> None:
+    path = write_tasks_report(three, tmp_path).html
+    text = path.read_text().replace("<title>", f"{WATCH}<title>", 1)
+    path.write_text(text.replace("</body>", f"{PROBE}</body>"))
+    dom = chromium("--dump-dom", "--virtual-time-budget=10000", path.as_uri())
+    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
+    assert found is not None
+    seen = json.loads(html.unescape(found[1]))
+    assert seen["problems"] == []
+    assert set(seen["drawn"]) == {"plot-regret"}
+    assert all(seen["drawn"].values())
+    assert set(seen["sorted"]) == {"tasks", "regret by configuration", "means by configuration"}
+    assert {"regret.tex", "tasks.csv", "means.md"} <= set(seen["saved"])
