@@ -11,6 +11,7 @@ from kdscale.errors import UserError, did_you_mean
 from kdscale.records import StudyRecord
 from kdscale.search import (
     DATABASE,
+    STUDY_FILE,
     Study,
     has_begun,
     open_ledger,
@@ -18,7 +19,7 @@ from kdscale.search import (
     sweep_lock,
     write_study_file,
 )
-from kdscale.workflow import STUDY_FILE, finish
+from kdscale.workflow import finish
 
 
 def task_of(study: Study, name: str | None) -> Study:

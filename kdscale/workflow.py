@@ -21,16 +21,15 @@ from kdscale.search import (
     Ledger,
     Study,
     fetch_students,
+    load_folder,
     load_study,
     open_ledger,
-    read_yaml,
 )
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
 from kdscale.tracking import Tracker, make_tracker, run_links
 from kdscale.training import Progress, Score, evaluate, load_teacher, store_teacher
 
-STUDY_FILE = "study.yaml"
 _REPORTS = ("report.html", "report.csv", "report.md")
 _LOOK_SECONDS = 0.1
 
@@ -52,21 +51,7 @@ def load(path: Path, overrides: list[str]) -> Study:
     Raises:
         UserError: If the path is neither, or the folder has been renamed.
     """
-    if not path.is_dir():
-        return load_study(path, overrides)
-    file = path / STUDY_FILE
-    if not file.exists():
-        raise UserError(f"{path}: must be a study file, or a study folder with {STUDY_FILE} in it")
-    own = str(read_yaml(file).data.get("name", ""))
-    place = path.resolve().parents[own.count("/")]  # of one task of a study, STUDY/TASK
-    quoted = str(place).replace("'", "\\'")
-    study = load_study(file, [f"storage.folder='{quoted}'", *overrides])
-    if study.name != path.resolve().relative_to(place).as_posix():
-        raise UserError(
-            f"{path}: a study's folder must have the study's name, but that is {study.name} "
-            f"(rename the folder; for a new study like it, give {file})"
-        )
-    return study
+    return load_folder(path, overrides) if path.is_dir() else load_study(path, overrides)
 
 
 def finish(study: Study, ledger: Ledger) -> tuple[ReportPaths, StudyRecord]:

@@ -13,7 +13,7 @@ from kdscale.analysis import _format as fmt
 from kdscale.analysis._contents import Contents, Links
 from kdscale.analysis._export import FORMATS, markdown_text, to_markdown, trials_csv
 from kdscale.analysis._headline import headline
-from kdscale.analysis._notes import curse_note, final_note, noise_note, training_note
+from kdscale.analysis._notes import curse_note, final_note, noise_note, training_note, warm_note
 from kdscale.records import StudyRecord
 
 _TITLES = {
@@ -96,7 +96,7 @@ def _blocks(contents: Contents) -> Iterator[str]:
     yield f"# {study.name}\n"
     for statement in headline(study, findings):
         yield f"**{statement.label}.** {markdown_text(statement.text)}\n"
-    for note in (curse_note(findings), noise_note(findings)):
+    for note in (curse_note(findings), noise_note(findings), warm_note(findings)):
         if note:
             yield f"{markdown_text(note)}\n"
     yield "## Test set\n"

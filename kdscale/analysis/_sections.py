@@ -18,6 +18,7 @@ from kdscale.analysis._notes import (
     noise_note,
     selection_note,
     training_note,
+    warm_note,
 )
 from kdscale.analysis._plots import learning_curves, parallel_coordinates
 from kdscale.analysis._sections_effects import budget, hyperparameters, one_at_a_time
@@ -90,6 +91,7 @@ def _best(page: Page) -> str:
         f"<p>{_html.escape(difference_sentence(study))}</p>"
         f"{_html.note(curse_note(page.findings) or selection_note(study))}"
         f"{_html.note(noise_note(page.findings))}"
+        f"{_html.note(warm_note(page.findings))}"
     )
 
 

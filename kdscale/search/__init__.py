@@ -7,6 +7,7 @@ from kdscale.search._designs import designed_configuration
 from kdscale.search._estimate_cost import Check, check
 from kdscale.search._files_plan import FilesPlan
 from kdscale.search._fill_cache import Filled, fill_cache
+from kdscale.search._folder import STUDY_FILE, load_folder
 from kdscale.search._fresh import delete_study, what_fresh_deletes
 from kdscale.search._heartbeat import CohortSeen, Heartbeat
 from kdscale.search._lease import sweep_lock
@@ -24,6 +25,7 @@ from kdscale.search._yaml import dump_yaml, read_yaml
 
 __all__ = [
     "DATABASE",
+    "STUDY_FILE",
     "CachePlan",
     "Check",
     "CohortSeen",
@@ -47,6 +49,7 @@ __all__ = [
     "fill_cache",
     "has_begun",
     "ledger_snapshot",
+    "load_folder",
     "load_study",
     "losses",
     "open_ledger",

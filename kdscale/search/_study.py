@@ -191,6 +191,14 @@ class Study(Spec):
         return baseline_of(self.search, self.axes)
 
     @property
+    def first(self) -> tuple[dict[str, Value], ...]:
+        """The configurations that the search begins with, each in file order."""
+        return tuple(
+            {axis.name: axis.cast(values[axis.name]) for axis in self.axes}
+            for values in self.search.first
+        )
+
+    @property
     def configurations(self) -> int:
         """Number of configurations: what trials and seeds leave, or the size of the design.
 
@@ -290,6 +298,10 @@ class Study(Spec):
         for index, data in enumerate(self._tasks if not found else ()):
             study, violations = _validated(data)
             found.extend(in_task(violation, index) for violation in violations)
+            if study is not None and study.search.warm_start is not None:
+                rule = "must not be given in a study with tasks"
+                hint = "list the configurations as search.first"
+                return [Violation(("search", "warm_start"), rule, hint)]
             same = (*DESIGNS, *SPACE_FILLING)
             if study is not None and study.axes and study.search.method not in same:
                 rule = f"must be one of {', '.join(same)} in a study with tasks"
@@ -329,7 +341,8 @@ def _anchor_paths(overridden: Overridden, folder: Path) -> None:
     tasks = overridden.data.get("tasks")
     owners: list[Keys] = [("task",)]
     owners += [("tasks", index) for index in range(len(tasks) if isinstance(tasks, list) else 0)]
-    for keys in ((*owner, *path) for owner in owners for path in _PATHS):
+    places: list[Keys] = [(*owner, *path) for owner in owners for path in _PATHS]
+    for keys in (*places, ("search", "warm_start")):
         holder: Any = overridden.data
         for key in keys[:-1]:
             holder = _inside(holder, key)

@@ -96,7 +96,7 @@ def sweep(study: Study, listener: Listener) -> Outcome:
         KeyboardInterrupt: After Ctrl-C; what has been trained by then is recorded.
     """
     with sweep_lock(study.folder), _leased(study, listener.on_note) as (ledger, number):
-        write_study_file(study)
+        write_study_file(ledger.study)
         fence = Fence(study.folder.absolute(), number)
         with _backed_up(study, listener.on_note) as backup:
             return _sweep(study, ledger, fence, backup, listener)
