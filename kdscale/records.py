@@ -171,6 +171,8 @@ class StudyRecord:
         final: The final evaluation, when there is one.
         versions: Versions of the libraries that ran the study.
         commit: Git commit of the working directory, or empty.
+        first: How many configurations the search was given to begin with.
+        warm_start: The study whose best configurations those are; empty if none.
         teacher_note: What students see of the teacher, if not what it computes; or empty.
         remarks: What a reader must know of how it was trained, in sentences.
     """
@@ -190,5 +192,7 @@ class StudyRecord:
     final: FinalEvaluation | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
+    first: int = 0
+    warm_start: str = ""
     teacher_note: str = ""
     remarks: tuple[str, ...] = ()

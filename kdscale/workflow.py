@@ -16,13 +16,20 @@ from kdscale.analysis.statistics import PowerPlan, noise_floor, power_plan, resu
 from kdscale.data import load_data
 from kdscale.errors import UserError
 from kdscale.records import StudyRecord, TrialRecord
-from kdscale.search import CohortSize, Ledger, Study, fetch_students, load_study, open_ledger
+from kdscale.search import (
+    CohortSize,
+    Ledger,
+    Study,
+    fetch_students,
+    load_folder,
+    load_study,
+    open_ledger,
+)
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
 from kdscale.tracking import Tracker, make_tracker, run_links
 from kdscale.training import Progress, Score, evaluate, load_teacher, store_teacher
 
-STUDY_FILE = "study.yaml"
 _REPORTS = ("report.html", "report.csv", "report.md")
 _LOOK_SECONDS = 0.1
 
@@ -44,19 +51,7 @@ def load(path: Path, overrides: list[str]) -> Study:
     Raises:
         UserError: If the path is neither, or the folder has been renamed.
     """
-    if not path.is_dir():
-        return load_study(path, overrides)
-    file = path / STUDY_FILE
-    if not file.exists():
-        raise UserError(f"{path}: must be a study file, or a study folder with {STUDY_FILE} in it")
-    place = str(path.resolve().parent).replace("'", "\\'")
-    study = load_study(file, [f"storage.folder='{place}'", *overrides])
-    if study.name != path.resolve().name:
-        raise UserError(
-            f"{path}: a study's folder must have the study's name, but that is {study.name} "
-            f"(rename the folder; for a new study like it, give {file})"
-        )
-    return study
+    return load_folder(path, overrides) if path.is_dir() else load_study(path, overrides)
 
 
 def finish(study: Study, ledger: Ledger) -> tuple[ReportPaths, StudyRecord]:

@@ -35,6 +35,7 @@ LAYERS = (
     ("search", "analysis"),
     ("terminal", "launch"),
     ("workflow",),
+    ("tasks",),
     ("cli",),
 )
 """Lowest first. A part imports from layers below its own, and nothing of its own layer."""

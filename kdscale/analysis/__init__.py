@@ -18,6 +18,8 @@ from kdscale.analysis._summary import (
     summarise,
     validation_difference,
 )
+from kdscale.analysis._tasks import TaskStudies, tasks_headline
+from kdscale.analysis._tasks_page import write_tasks_report
 
 __all__ = [
     "ConfigurationSummary",
@@ -31,6 +33,7 @@ __all__ = [
     "ReportPaths",
     "Settlement",
     "Statement",
+    "TaskStudies",
     "best_configuration",
     "candidates",
     "cost",
@@ -42,6 +45,8 @@ __all__ = [
     "paired_difference",
     "parameters_text",
     "summarise",
+    "tasks_headline",
     "validation_difference",
     "write_report",
+    "write_tasks_report",
 ]

@@ -188,3 +188,22 @@ def _other_choice(study: StudyRecord, final: FinalEvaluation) -> str:
         return ""
     chosen = configuration_name(final.configuration)
     return f" It was read for {chosen}; by now the best configuration is {best.name}."
+
+
+def warm_note(findings: Findings) -> str:
+    """Returns whether the configurations helped that the search began with; empty without any."""
+    study, level = findings.study, findings.plateau
+    if not study.first:
+        return ""
+    names = fmt.listed([configuration_name(number) for number in range(study.first)])
+    source = f"the best of {study.warm_start}" if study.warm_start else "given (search.first)"
+    told = f"The search began with {names}, {source}"
+    if level is None or not level.worse + level.members[1:]:
+        return f"{told}."
+    given = [number for number in level.members if number < study.first]
+    found = [number for number in level.members if number >= study.first]
+    if given and found:
+        return f"{told}: whether that helped cannot be told, some of its own are as good."
+    if given:
+        return f"{told}. It helped: what the search found itself is worse, by more than noise."
+    return f"{told}. It did not help: the search found better itself, by more than noise."

@@ -13,7 +13,7 @@ from kdscale.analysis import _format as fmt
 from kdscale.analysis._contents import Contents, Links
 from kdscale.analysis._export import FORMATS, markdown_text, to_markdown, trials_csv
 from kdscale.analysis._headline import headline
-from kdscale.analysis._notes import curse_note, final_note, noise_note, training_note
+from kdscale.analysis._notes import curse_note, final_note, noise_note, training_note, warm_note
 from kdscale.records import StudyRecord
 
 _TITLES = {
@@ -78,7 +78,7 @@ def _written(contents: Contents, folder: Path, page: str) -> ReportPaths:
         for ending, write in FORMATS.items()
     }
     for path, text in (texts | tables).items():
-        _replace(path, text)
+        replace_file(path, text)
     return ReportPaths(html, csv, md, tuple(tables))
 
 
@@ -96,7 +96,7 @@ def _blocks(contents: Contents) -> Iterator[str]:
     yield f"# {study.name}\n"
     for statement in headline(study, findings):
         yield f"**{statement.label}.** {markdown_text(statement.text)}\n"
-    for note in (curse_note(findings), noise_note(findings)):
+    for note in (curse_note(findings), noise_note(findings), warm_note(findings)):
         if note:
             yield f"{markdown_text(note)}\n"
     yield "## Test set\n"
@@ -119,7 +119,8 @@ def _blocks(contents: Contents) -> Iterator[str]:
     yield f"```yaml\n{study.study_file.strip()}\n```\n"
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file so that no reader ever sees half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8", newline="\n")
     part.replace(path)

@@ -19,7 +19,7 @@ from kdscale.errors import UserError
 from kdscale.urls import hide_passwords
 
 if TYPE_CHECKING:  # importing torch takes seconds: each command imports what it needs
-    from kdscale.analysis import ReportPaths
+    from kdscale.analysis import ReportPaths, TaskStudies
     from kdscale.records import StudyRecord
     from kdscale.search import Study
     from kdscale.training import Progress
@@ -42,6 +42,7 @@ Overrides = Annotated[
         help="Overrides such as [bold]alpha=interval(0,14)[/] or [bold]budget.trials=20[/]."
     ),
 ]
+TaskName = Annotated[str | None, typer.Option("--task", help="The task, of a study with several.")]
 
 _BAD_INPUT = 2
 _INTERRUPTED = 128 + signal.SIGINT
@@ -78,6 +79,18 @@ def load_study(path: Path, overrides: list[str] | None) -> Study:
     return load(path, overrides or [])
 
 
+def load_task(path: Path, overrides: list[str] | None, task: str | None) -> Study:
+    """Returns the study of one task, for commands that are about one."""
+    from kdscale.tasks import task_of
+
+    return task_of(load_study(path, overrides), task)
+
+
+def task_option(task: str | None) -> list[str]:
+    """Returns the option that names a task, to be typed again."""
+    return ["--task", task] if task else []
+
+
 @contextmanager
 def resumable(command: str) -> Iterator[None]:
     """Ends on Ctrl-C, and says the command that continues."""
@@ -107,6 +120,14 @@ def show_report(record: StudyRecord, paths: ReportPaths) -> None:
     from kdscale.analysis import headline
 
     for statement in headline(record):
+        console.print(escape(statement.text))
+    print_plain(f"report: {paths.html}")
+
+
+def show_tasks_report(paths: ReportPaths, whole: TaskStudies) -> None:
+    from kdscale.analysis import tasks_headline
+
+    for statement in tasks_headline(whole):
         console.print(escape(statement.text))
     print_plain(f"report: {paths.html}")
 

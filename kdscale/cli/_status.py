@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,11 +13,15 @@ from kdscale.cli._app import Overrides, StudyPath, app, command_line, console, l
 from kdscale.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from kdscale.search import Study
-    from kdscale.terminal import Status
+    from kdscale.terminal import Status, TasksStatus
 
 _REFRESH_SECONDS = 5.0
 _LINES_SECONDS = 30.0
+_BETWEEN_SECONDS = 120.0
+"""So long nobody may be at a study of several tasks before its watch ends."""
 
 
 @app.command()
@@ -29,8 +34,6 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Show how a study stands: trials, cohorts, best so far, time left, what waits and why."""
-    from kdscale.terminal import status_view
-
     if watch and as_json:
         raise UserError("--watch: must not come with --json (call it again for the next one)")
     loaded = load_study(study, overrides)
@@ -40,7 +43,7 @@ def status(
         print(seen.to_json())
         return
     if not watch:
-        console.print(status_view(seen, command))
+        console.print(_view(seen, command))
         return
     try:
         _watch(loaded, seen, command)
@@ -48,28 +51,59 @@ def status(
         raise typer.Exit(0) from None
 
 
-def _watch(study: Study, seen: Status, command: str) -> None:
+def _watch(study: Study, seen: Status | TasksStatus, command: str) -> None:
     """Shows the status until no sweep runs: in place in a terminal, else from time to time."""
-    from kdscale.terminal import status_view
-
     if not console.is_terminal:
-        console.print(status_view(seen, command))
-        while seen.runs:
-            time.sleep(_LINES_SECONDS)
-            seen = _look(study)
+        console.print(_view(seen, command))
+        for later in _looks(study, seen, _LINES_SECONDS):
             console.print()
-            console.print(status_view(seen, command))
+            console.print(_view(later, command))
         return
-    with Live(status_view(seen, command), console=console, auto_refresh=False) as live:
-        while seen.runs:
-            time.sleep(_REFRESH_SECONDS)
-            seen = _look(study)
-            live.update(status_view(seen, command), refresh=True)
+    with Live(_view(seen, command), console=console, auto_refresh=False) as live:
+        for later in _looks(study, seen, _REFRESH_SECONDS):
+            live.update(_view(later, command), refresh=True)
 
 
-def _look(study: Study) -> Status:
+def _looks(
+    study: Study, seen: Status | TasksStatus, every_seconds: float
+) -> Iterator[Status | TasksStatus]:
+    """Yields how the study stands from time to time, until no sweep runs."""
+    patience_seconds = _BETWEEN_SECONDS if study.tasks else 0.0
+    quiet_seconds = 0.0
+    while seen.runs or (quiet_seconds < patience_seconds and not seen.complete):
+        time.sleep(every_seconds)
+        seen = _look(study)
+        quiet_seconds = 0.0 if seen.runs else quiet_seconds + every_seconds
+        yield seen
+
+
+def _look(study: Study) -> Status | TasksStatus:
+    from kdscale.search import has_begun
+    from kdscale.terminal import TasksStatus
+
+    if not study.tasks:
+        return _status(study)
+    if not any(has_begun(task) for task in study.studies):
+        return _status(study.studies[0])  # which says that there is none
+    names = (changes.name for changes in study.tasks)
+    tasks = {
+        name: _status(task) if has_begun(task) else None
+        for name, task in zip(names, study.studies, strict=True)
+    }
+    return TasksStatus(study.name, str(study.folder), tasks)
+
+
+def _status(study: Study) -> Status:
     from kdscale.search import ledger_snapshot
     from kdscale.terminal import status_of
 
     with ledger_snapshot(study) as ledger:
         return status_of(ledger)
+
+
+def _view(seen: Status | TasksStatus, command: str) -> RenderableType:
+    from kdscale.terminal import TasksStatus, status_view, tasks_view
+
+    if isinstance(seen, TasksStatus):
+        return tasks_view(seen, command)
+    return status_view(seen, command)

@@ -12,15 +12,19 @@ from rich.markup import escape
 from kdscale.cli._app import (
     Overrides,
     StudyPath,
+    TaskName,
     app,
     command_line,
     console,
     errors,
     load_study,
+    load_task,
     print_epochs,
     print_plain,
     resumable,
     show_report,
+    show_tasks_report,
+    task_option,
 )
 from kdscale.errors import UserError
 
@@ -43,12 +47,15 @@ def check(
 ) -> None:
     """Show the plan: configurations, seeds, cohorts, epochs and expected cost. Trains nothing."""
     from kdscale.search import check as check_study
+    from kdscale.tasks import told_of
     from kdscale.terminal import plan_view, power_view
     from kdscale.workflow import power_of
 
     loaded = load_study(study, overrides)
     plan = power_of(loaded, power, noise)
-    console.print(plan_view(loaded, check_study(loaded)))
+    for one in loaded.studies:
+        with told_of(one, loaded):
+            console.print(plan_view(one, check_study(one)))
     if plan is not None:
         console.print(power_view(*plan))
 
@@ -66,24 +73,41 @@ def sweep(
 ) -> None:
     """Search: train what the study still misses, then write its report. Run again to continue."""
     from kdscale.launch import check_folder_stays
-    from kdscale.search import sweep as run_sweep
-    from kdscale.terminal import SweepView
-    from kdscale.workflow import TrackedView, finish
+    from kdscale.tasks import report_tasks, told_of, whole_study
 
     loaded = load_study(study, overrides)
     check_folder_stays(loaded)
     if fresh:
         _start_over(loaded, yes=yes)
     command = command_line("sweep", study, overrides)
-    view = TrackedView(loaded, SweepView(console))
+    failed = False
+    with whole_study(loaded):
+        for one in loaded.studies:
+            if loaded.tasks:
+                console.print(f"[bold]{escape(one.name)}[/]")
+            with told_of(one, loaded):
+                failed |= _sweep(one, command)
+        if loaded.tasks:
+            show_tasks_report(*report_tasks(loaded))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _sweep(study: Study, command: str) -> bool:
+    """Trains what a study misses, writes its report, and returns whether all trials failed."""
+    from kdscale.search import sweep as run_sweep
+    from kdscale.terminal import SweepView
+    from kdscale.workflow import TrackedView, finish
+
+    view = TrackedView(study, SweepView(console))
     with resumable(command), view:
-        outcome = run_sweep(loaded, view)
+        outcome = run_sweep(study, view)
     record = outcome.ledger.record()
     if not outcome.trained:
         console.print(
             f"nothing to train: all {len(record.trials)} trials of {record.name} have ended"
         )
-    paths, record = finish(loaded, outcome.ledger)
+    paths, record = finish(study, outcome.ledger)
     view.attach(record, paths)
     if problem := view.close():
         errors.print(f"[yellow]{escape(problem)}[/]")
@@ -92,8 +116,7 @@ def sweep(
     if outcome.losses:
         print_plain(outcome.losses)
     show_report(record, paths)
-    if record.trials and all(trial.state == "failed" for trial in record.trials):
-        raise typer.Exit(1)
+    return bool(record.trials) and all(trial.state == "failed" for trial in record.trials)
 
 
 @app.command()
@@ -101,17 +124,19 @@ def train(
     study: StudyPath,
     overrides: Overrides = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the trial.")] = 0,
+    task: TaskName = None,
 ) -> None:
     """Train one trial in the foreground, without Ray: kdscale train STUDY alpha=9 depth=7."""
     from kdscale.analysis import parameters_text
     from kdscale.search import single_trial, train_single
 
-    loaded = load_study(study, overrides)
+    loaded = load_task(study, overrides, task)
     single = single_trial(loaded, seed)
     if single.defaults:
         values = {name: single.values[name] for name in single.defaults}
         console.print(f"not given, so at their defaults: {parameters_text(values)}")
-    with resumable(command_line("train", study, overrides, "--seed", str(seed))):
+    options = ["--seed", str(seed), *task_option(task)]
+    with resumable(command_line("train", study, overrides, *options)):
         for progress in train_single(loaded, single):
             print_epochs(progress, loaded.budget.epochs)
     if progress.status == "failed":
@@ -140,16 +165,17 @@ def teacher(
             help="With --fill-cache: then fill all other views too, for other seeds and studies.",
         ),
     ] = False,
+    task: TaskName = None,
 ) -> None:
     """Train the study's teacher, or score the one that it names on the validation split."""
     from kdscale.workflow import teacher_score, train_study_teacher
 
     if all_views and not fill_cache:
         raise UserError("--all-views must come with --fill-cache (add it)")
-    loaded = load_study(study, overrides)
+    loaded = load_task(study, overrides, task)
     spec = loaded.task.teacher
     if spec.weights is None:
-        with resumable(command_line("teacher", study, overrides)):
+        with resumable(command_line("teacher", study, overrides, *task_option(task))):
             for progress in train_study_teacher(loaded):
                 print_epochs(progress, spec.epochs or loaded.budget.epochs)
         if progress.status == "failed":
@@ -157,7 +183,7 @@ def teacher(
     score, path = teacher_score(loaded, output)
     print_plain(f"{spec.model}: validation accuracy {score.accuracy:.2f}%\nweights: {path}")
     if fill_cache:
-        options = ["--fill-cache", *(["--all-views"] if all_views else [])]
+        options = ["--fill-cache", *(["--all-views"] if all_views else []), *task_option(task)]
         with resumable(command_line("teacher", study, overrides, *options)):
             _fill_cache(loaded, all_views=all_views)
 
@@ -180,20 +206,26 @@ def report(
 ) -> None:
     """Write the report of a study, finished or not: HTML, CSV, Markdown, and tables for LaTeX."""
     from kdscale.search import open_ledger
+    from kdscale.tasks import finish_tasks, watch_tasks
     from kdscale.workflow import finish
     from kdscale.workflow import watch as watch_study
 
     loaded = load_study(study, overrides)
-    ledger = open_ledger(loaded, create=False)
+    ledger = None if loaded.tasks else open_ledger(loaded, create=False)
     if watch:
+        writings = (
+            watch_tasks(loaded, every) if ledger is None else watch_study(loaded, ledger, every)
+        )
         try:
-            for paths in watch_study(loaded, ledger, every):
+            for paths in writings:
                 print_plain(f"report: {paths.html}, again in {every:g} s")
         except KeyboardInterrupt:
             print_plain("no longer watching: the page stays as it is now")
             return
-        ledger = open_ledger(loaded, create=False)
-    paths, record = finish(loaded, ledger)
+    if ledger is None:
+        show_tasks_report(*finish_tasks(loaded))
+        return
+    paths, record = finish(loaded, open_ledger(loaded, create=False))
     show_report(record, paths)
 
 
@@ -215,12 +247,14 @@ def _fill_cache(study: Study, *, all_views: bool) -> None:
 def _start_over(study: Study, *, yes: bool) -> None:
     from kdscale.search import delete_study, sweep_lock, what_fresh_deletes
 
-    lines = what_fresh_deletes(study)
+    everything = [*study.studies, *([study] if study.tasks else [])]
+    lines = list(dict.fromkeys(line for one in everything for line in what_fresh_deletes(one)))
     if not lines:
         return
     listed = "\n".join(f"  {line}" for line in lines)
     console.print(f"--fresh deletes:\n{escape(listed)}")
     if not yes and not (sys.stdin.isatty() and typer.confirm("Delete these?")):
         raise UserError("--fresh: nothing was deleted (answer y, or add --yes)")
-    with sweep_lock(study.folder):
-        delete_study(study)
+    for one in everything:
+        with sweep_lock(one.folder):
+            delete_study(one)

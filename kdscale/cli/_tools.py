@@ -13,9 +13,10 @@ import typer
 from kdscale.cli._app import (
     Overrides,
     StudyPath,
+    TaskName,
     app,
     console,
-    load_study,
+    load_task,
     print_plain,
 )
 from kdscale.errors import UserError, did_you_mean
@@ -29,11 +30,12 @@ def ui(
     study: StudyPath,
     overrides: Overrides = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the web page.")] = 5000,
+    task: TaskName = None,
 ) -> None:
     """Open MLflow's user interface on a study, on this machine's loopback address."""
     from kdscale.tracking import ui_command, ui_environment
 
-    loaded = load_study(study, overrides)
+    loaded = load_task(study, overrides, task)
     uri = loaded.tracking.uri
     if uri is None and not loaded.folder.exists():
         raise UserError(

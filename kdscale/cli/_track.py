@@ -22,16 +22,17 @@ def track(
 ) -> None:
     """Send MLflow what it lacks of a study, such as after a sweep with its server away."""
     from kdscale.search import open_ledger, sweep_lock
+    from kdscale.tasks import begun, told_of
     from kdscale.workflow import track as track_study
 
-    loaded = load_study(study, overrides)
-    ledger = open_ledger(loaded, create=False)
-    with sweep_lock(loaded.folder), console.status("") as status:
-        record = track_study(
-            loaded,
-            ledger,
-            rebuild=rebuild,
-            on_unsent=lambda left: status.update(f"MLflow: {left:,} trials and files to go"),
-        )
-    trials = len(record.trials) + len(record.controls)
-    print_plain(f"MLflow has all of {record.name}: {trials} trials")
+    whole = load_study(study, overrides)
+    for loaded in begun(whole):
+        with told_of(loaded, whole), sweep_lock(loaded.folder), console.status("") as status:
+            record = track_study(
+                loaded,
+                open_ledger(loaded, create=False),
+                rebuild=rebuild,
+                on_unsent=lambda left: status.update(f"MLflow: {left:,} trials and files to go"),
+            )
+        trials = len(record.trials) + len(record.controls)
+        print_plain(f"MLflow has all of {record.name}: {trials} trials")

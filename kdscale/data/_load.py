@@ -10,7 +10,7 @@ from kdscale.data._cifar import read_cifar10, read_cifar10_test, read_cifar100, 
 from kdscale.data._fashion_mnist import read_fashion_mnist, read_fashion_mnist_test
 from kdscale.data._icons100 import read_icons100, read_icons100_test
 from kdscale.data._image_folder import read_image_folder, read_image_folder_test
-from kdscale.data._select import balanced_subset
+from kdscale.data._select import balanced_subset, with_label_noise
 from kdscale.data._spec import DataSpec
 from kdscale.data._split import ArraySplit, Split
 from kdscale.data._task import Source, TaskData
@@ -46,6 +46,8 @@ def load_data(spec: DataSpec) -> TaskData:
     train = source.train
     if spec.train_images is not None:
         train = balanced_subset(train, spec.train_images)
+    if spec.label_noise:
+        train = with_label_noise(train, spec.label_noise, len(source.class_names))
     return TaskData(
         train=train,
         validation=source.validation,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from kdscale.data._order import random_permutation
@@ -12,6 +15,8 @@ from kdscale.errors import UserError
 # The keys of the choices, one for each purpose. They are part of what a data set is.
 _CARVE = (0x6B647363616C65, 1)
 _SUBSET = (0x6B647363616C65, 2)
+_NOISE = (0x6B647363616C65, 3)
+_WRONG = (0x6B647363616C65, 4)
 
 
 def _places(labels: Integers, key: tuple[int, int]) -> Integers:
@@ -75,3 +80,27 @@ def balanced_subset(split: ArraySplit, count: int) -> ArraySplit:
     # Among equal places the order is random too, so that no class is always the one left out.
     queue = np.lexsort((random_permutation(len(split), _SUBSET), places))
     return split.subset(np.sort(queue[:count]))
+
+
+def with_label_noise(split: ArraySplit, share: float, classes: int) -> ArraySplit:
+    """Returns a split of the same images, some of them under a wrong label: symmetric noise.
+
+    Of every class the same share of images is hit, and any other class is equally likely. A larger
+    share keeps the wrong labels of a smaller one.
+
+    Args:
+        split: The images with their right labels.
+        share: Share of each class, between 0 and 1.
+        classes: Number of classes.
+
+    Raises:
+        UserError: If there is only one class, so that no label can be wrong.
+    """
+    if classes < 2:
+        raise UserError("label_noise must have a second class to mistake one for, but got 1 class")
+    labels = _array(split.labels)
+    hit = _places(labels, _NOISE) < np.rint(np.bincount(labels) * share)[labels]
+    draws = np.random.Philox(key=np.array(_WRONG, dtype=np.uint64)).random_raw(len(labels))
+    others = 1 + (draws % np.uint64(classes - 1)).astype(np.int64)
+    wrong = np.where(hit, (labels + others) % classes, labels)
+    return replace(split, labels=torch.from_numpy(wrong))

@@ -79,6 +79,11 @@ class _DataSpec(_Spec):
     augmentation: AugmentationSpec = AugmentationSpec()
     """Random views of the training images; validation and test images are left as they are."""
 
+    label_noise: float = Field(0.0, ge=0, lt=1, exclude_if=lambda share: share == 0)
+    """Share of each class's training images that students see under a wrong label, any other class
+    being equally likely. The choice is fixed, and a larger share keeps the errors of a smaller one.
+    A teacher that the study trains, validation and test keep the right labels."""
+
 
 class _CarvedSpec(_DataSpec):
     validation_fraction: float = Field(0.1, gt=0, lt=1)

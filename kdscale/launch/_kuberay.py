@@ -98,7 +98,7 @@ def _config_map(request: Request, text: str) -> str:
 
 
 def _file_name(request: Request) -> str:
-    return f"{request.study.name}.yaml"
+    return f"{request.study.name.replace('/', '-')}.yaml"
 
 
 def _ray_job(request: Request, shape: Shape) -> dict[str, Any]:

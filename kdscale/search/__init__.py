@@ -7,6 +7,7 @@ from kdscale.search._designs import designed_configuration
 from kdscale.search._estimate_cost import Check, check
 from kdscale.search._files_plan import FilesPlan
 from kdscale.search._fill_cache import Filled, fill_cache
+from kdscale.search._folder import STUDY_FILE, load_folder
 from kdscale.search._fresh import delete_study, what_fresh_deletes
 from kdscale.search._heartbeat import CohortSeen, Heartbeat
 from kdscale.search._lease import sweep_lock
@@ -16,12 +17,15 @@ from kdscale.search._remote import fetch_students
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher
 from kdscale.search._snapshot import ledger_snapshot
+from kdscale.search._storage import DATABASE, has_begun
 from kdscale.search._study import Resolved, Study, load_study
-from kdscale.search._sweep import Listener, Outcome, sweep
+from kdscale.search._sweep import Listener, Outcome, sweep, write_study_file
 from kdscale.search._versions import versions
-from kdscale.search._yaml import dump_yaml
+from kdscale.search._yaml import dump_yaml, read_yaml
 
 __all__ = [
+    "DATABASE",
+    "STUDY_FILE",
     "CachePlan",
     "Check",
     "CohortSeen",
@@ -43,10 +47,13 @@ __all__ = [
     "dump_yaml",
     "fetch_students",
     "fill_cache",
+    "has_begun",
     "ledger_snapshot",
+    "load_folder",
     "load_study",
     "losses",
     "open_ledger",
+    "read_yaml",
     "room",
     "single_trial",
     "sweep",
@@ -56,4 +63,5 @@ __all__ = [
     "versions",
     "what_fresh_deletes",
     "worker_bundle",
+    "write_study_file",
 ]

@@ -40,6 +40,8 @@ def _proposal(ledger: Ledger, configuration: int) -> Proposal:
         sibling = ledger.find(PlannedTrial(configuration, seed).name)
         if sibling is not None:  # proposed already, for another seed
             return Proposal(sibling.parameters)
+    if configuration < len(study.first):
+        return Proposal(study.first[configuration])
     if study.search.method in MODEL_BASED and study.axes:
         return propose(study, ledger.by_configuration(), configuration, ledger.memories())
     return Proposal(designed_configuration(study, configuration))

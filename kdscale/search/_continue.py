@@ -16,6 +16,7 @@ _MAY_CHANGE = (
     "resources.placement",
     "resources.cohort",
     "resources.max_failures",
+    "search.warm_start",
     # Paths differ between machines. The teacher itself is compared by content hash.
     "task.data.root",
     "task.teacher.weights",

@@ -30,7 +30,7 @@ SPACE_FILLING = ("random", "sobol", "lhs")
 def designed_configuration(study: Study, number: int) -> dict[str, Value]:
     """Returns a configuration of a search that learns from no result.
 
-    With a baseline that is configuration 0, and the others follow it.
+    With a baseline that is configuration 0, and the others follow it; so with ``search.first``.
 
     Args:
         study: The study.
@@ -57,6 +57,9 @@ def designed_configuration(study: Study, number: int) -> dict[str, Value]:
         if number == 0:
             return baseline
         number -= 1
+    if number < len(study.first):
+        return study.first[number]
+    number -= len(study.first)
     uniforms = _uniforms(search, len(axes), number, study.generation_size)
     return {axis.name: axis.draw(float(u)) for axis, u in zip(axes, uniforms, strict=True)}
 

@@ -47,7 +47,7 @@ def what_fresh_deletes(study: Study) -> list[str]:
             size = sum(file.stat().st_size for file in files) / _MEBIBYTE
             about = f"{len(files)} files, " if path.is_dir() else ""
             lines.append(f"{path} ({about}{size:.1f} MiB)")
-    if study.storage.url is not None:
+    if study.storage.url is not None and not study.tasks:
         storage = open_storage(study)
         for name in study_names(study):
             if name in optuna.get_all_study_names(storage):
@@ -68,8 +68,7 @@ def delete_study(study: Study) -> None:
     if storage is not None:
         StudyLease(storage, study.name).take()
     delete_remote(study)
-    if study.storage.url is not None:
-        assert storage is not None
+    if study.storage.url is not None and storage is not None:
         for name in study_names(study):
             if name in optuna.get_all_study_names(storage):
                 optuna.delete_study(study_name=name, storage=storage)
@@ -84,7 +83,7 @@ def delete_study(study: Study) -> None:
 def _readable_storage(study: Study) -> RDBStorage | None:
     """Returns the storage; None if the study's own is not there, or cannot be read any more."""
     if study.storage.url is not None:
-        return open_storage(study)
+        return None if study.tasks else open_storage(study)  # whose records are the tasks' own
     if not (study.folder / DATABASE).exists():
         return None
     try:

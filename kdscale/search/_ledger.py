@@ -55,6 +55,7 @@ from kdscale.search._storage import (
 )
 from kdscale.search._study import Study
 from kdscale.search._value import trial_value
+from kdscale.search._warm import warmed
 from kdscale.search._writes import Guard, Writes
 from kdscale.training import FormChoice, Progress, teacher_path
 
@@ -346,6 +347,8 @@ class Ledger:
             final=final_of(attributes.get("final")),
             versions=attributes.get("versions", {}),
             commit=attributes.get("commit", ""),
+            first=len(study.first),
+            warm_start=study.search.warm_start.name if study.search.warm_start else "",
             teacher_note=study.task.teacher.cache.what_students_see,
             remarks=tuple(filter(None, (crops_remark(study), form_remark(study, self.form)))),
         )
@@ -435,6 +438,7 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
     if find_study(storage, study.name) is None and not create:
         where = database if study.storage.url is None else "storage.url"
         raise UserError(f"{where}: must hold the study {study.name}, but has none")
+    study = warmed(study, storage, begin=create)
     if create:
         forget_if_untrained(study, storage)
     return Ledger(study, storage)

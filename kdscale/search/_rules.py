@@ -178,6 +178,33 @@ def _baseline_is_complete(
         yield Violation(keys, rule, f"add {', '.join(absent)}")
 
 
+def _first_is_for_searches_of_any_length(search: SearchSpec) -> Iterator[Violation]:
+    for name in ("first", "warm_start"):
+        if not getattr(search, name):
+            continue
+        if search.method in DESIGNS:
+            rule = f"must not be given with search.method: {search.method}"
+            yield Violation(("search", name), rule, "which has its own configurations")
+        if search.baseline is not None:
+            yield Violation(("search", name), "must not be given with a baseline", "remove one")
+
+
+def _first_is_in_space(
+    search: SearchSpec, all_parameters: dict[str, Parameter], objective: ObjectiveSpec
+) -> Iterator[Violation]:
+    searched = _searched(all_parameters)
+    for place, values in enumerate(search.first):
+        keys: Keys = ("search", "first", place)
+        if sorted(values) != sorted(searched):
+            hint = f"which are {', '.join(searched)}"
+            yield Violation(keys, "must have a value for each searched parameter, no other", hint)
+        for axis in _sound_axes(all_parameters, objective):
+            if axis.name in values and not axis.contains(values[axis.name]):
+                spelled = axis.parameter.model_dump(exclude_none=True, mode="json")
+                rule = f"must be in the space of {axis.name}"
+                yield Violation((*keys, axis.name), rule, f"which is {flow(spelled)}")
+
+
 def _baseline_is_in_space(
     search: SearchSpec, parameters: dict[str, Parameter], objective: ObjectiveSpec
 ) -> Iterator[Violation]:
@@ -298,6 +325,8 @@ _RULES: tuple[Callable[..., Iterator[Violation]], ...] = (
     _parameters_suit_the_method,
     _baseline_is_complete,
     _baseline_is_in_space,
+    _first_is_for_searches_of_any_length,
+    _first_is_in_space,
     _trials_are_whole_configurations,
     _trials_are_given,
     _trials_fit_the_design,

@@ -34,6 +34,13 @@ class SearchSpec(Spec):
     baseline: dict[str, Value] | None = None
     """A value for each searched parameter: the first configuration, and the centre of oat."""
 
+    first: tuple[dict[str, Value], ...] = Field((), exclude_if=lambda first: not first)
+    """Configurations to begin with, a value for each searched parameter; the search follows."""
+
+    warm_start: Path | None = Field(None, exclude_if=lambda folder: folder is None)
+    """Folder of another study: begin with its best 3 configurations that lie in this search space.
+    They are kept in this study as ``first``, so that it goes on without the other one."""
+
     generation: int | None = Field(None, ge=1)
     """Configurations asked for together; default: 8. Model-based searches learn between
     generations, and rungs compare the trials of a generation."""

@@ -127,9 +127,10 @@ def behind_cache(study: Study, network: Network, data: TaskData) -> CachedTeache
 def train_teacher(study: Study) -> Iterator[Progress]:
     """Yields the progress of the study's own teacher, trained in this process, epoch by epoch."""
     threads(study)
+    right_labels = study.task.data.model_copy(update={"label_noise": 0.0})
     yield from train_task_teacher(
         study.task,
-        load_data(study.task.data),
+        load_data(right_labels),
         study.teacher_folder,
         epochs=study.budget.epochs,
         seed=study.seed_list[0],

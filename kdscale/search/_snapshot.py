@@ -46,7 +46,7 @@ def ledger_snapshot(study: Study) -> Iterator[Ledger]:
             raise UserError(f"{database}: must be a file to read, but: {error}") from error
         storage = study.storage.model_copy(update={"folder": Path(folder)})
         ledger = open_ledger(study.model_copy(update={"storage": storage}), create=False)
-        ledger.study = study
+        ledger.study = ledger.study.model_copy(update={"storage": study.storage})
         yield ledger
 
 

@@ -41,6 +41,13 @@ def find_study(storage: BaseStorage, name: str) -> int | None:
         return None
 
 
+def has_begun(study: Study) -> bool:
+    """Returns whether there is a record of the study; writes nothing."""
+    if study.storage.url is None:
+        return (study.folder / DATABASE).exists()
+    return find_study(open_storage(study), study.name) is not None
+
+
 def forget_if_untrained(study: Study, storage: BaseStorage) -> None:
     """Deletes a study that has trained nothing under another file, so that files may be mended."""
     found = [find_study(storage, name) for name in study_names(study)]

@@ -20,7 +20,7 @@ from kdscale.losses import TermConfig
 from kdscale.records import Value
 from kdscale.search._apply_overrides import Overridden, apply_overrides
 from kdscale.search._axes import Axis, axes_of
-from kdscale.search._designs import baseline_of, design_size
+from kdscale.search._designs import DESIGNS, SPACE_FILLING, baseline_of, design_size
 from kdscale.search._parameters import Parameter
 from kdscale.search._problems import Violation, problems_of, violations_of
 from kdscale.search._rules import broken_rules
@@ -34,12 +34,13 @@ from kdscale.search._sections import (
     StorageSpec,
     TrackingSpec,
 )
+from kdscale.search._tasks import NAME, TaskChanges, in_task, names_broken, task_data
 from kdscale.search._yaml import Keys, dump_yaml, read_yaml
 from kdscale.training import ObjectiveSpec, RecipeSpec, Spec, TaskSpec, rule_error
 from kdscale.urls import drop_password
 
 _GENERATION = 8
-_PATHS: tuple[Keys, ...] = (("task", "teacher", "weights"), ("task", "data", "root"))
+_PATHS: tuple[Keys, ...] = (("teacher", "weights"), ("data", "root"))
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Resolved:
 class Study(Spec):
     """A task, an objective, a search space, a budget and seeds: one study file."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    """Names the study folder and the MLflow experiment."""
+    name: str = Field(pattern=rf"^{NAME}(/{NAME})?$")
+    """Names the study folder and the MLflow experiment; of one task of a study, STUDY/TASK."""
 
     task: TaskSpec
     """Data set, teacher, student and training recipe."""
@@ -101,6 +102,10 @@ class Study(Spec):
     undistilled: bool = True
     """Whether the student is also trained without distillation, once a seed, as the control."""
 
+    tasks: tuple[TaskChanges, ...] = Field((), exclude_if=lambda tasks: not tasks)
+    """Train the same configurations on several tasks: each entry has a name, and what it changes of
+    the task, the objective or the parameters. Budget and seeds are those of each task."""
+
     @field_validator("seeds")
     @classmethod
     def _seeds_are_unique(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
@@ -132,16 +137,37 @@ class Study(Spec):
     @property
     def teacher_folder(self) -> Path:
         """The folder of the study's own teacher, named by a digest of all that trains it."""
+        folder = self.folder
+        if "/" in self.name and self.storage.remote is None:
+            folder = folder.parent  # tasks with the same teacher train it once
         trained = self.task.teacher.model_copy(
             update={
                 "epochs": self.task.teacher.epochs or self.budget.epochs,
                 "recipe": self.task.teacher.recipe or self.task.recipe,
             }
         )
-        data = self.task.data.model_dump_json(exclude={"root"})  # the same data elsewhere
+        data = self.task.data.model_dump_json(exclude={"root", "label_noise"})
         teacher = trained.model_dump_json(exclude={"cache", "inference"})
         identity = f"{teacher} {data} {self.seed_list[0]}"
-        return self.folder / "teacher" / hashlib.sha256(identity.encode()).hexdigest()[:12]
+        return folder / "teacher" / hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+    @cached_property
+    def studies(self) -> tuple[Study, ...]:
+        """The studies to train: one a task, called STUDY/TASK, or this one where it has no tasks.
+
+        Each has its own record, in its own folder below this study's.
+        """
+        if not self.tasks:
+            return (self,)
+        return tuple(
+            Study.model_validate_json(json.dumps(data), strict=True) for data in self._tasks
+        )
+
+    @property
+    def _tasks(self) -> list[dict[str, Any]]:
+        """Data of the studies of all tasks."""
+        whole = self.model_dump(mode="json", exclude_unset=True)
+        return [task_data(whole, changes) for changes in self.tasks]
 
     @property
     def cache_folder(self) -> Path:
@@ -163,6 +189,14 @@ class Study(Spec):
     def baseline(self) -> dict[str, Value] | None:
         """The first configuration, in file order, if the study names one."""
         return baseline_of(self.search, self.axes)
+
+    @property
+    def first(self) -> tuple[dict[str, Value], ...]:
+        """The configurations that the search begins with, each in file order."""
+        return tuple(
+            {axis.name: axis.cast(values[axis.name]) for axis in self.axes}
+            for values in self.search.first
+        )
 
     @property
     def configurations(self) -> int:
@@ -228,6 +262,7 @@ class Study(Spec):
     def to_yaml(self, *, place: bool = True) -> str:
         """Returns the study as YAML, defaults included; loading it gives an equal study.
 
+        With tasks it is without defaults, since a task may change what they depend on.
         URLs are without their passwords: this text goes into the study folder, reports and MLflow.
 
         Args:
@@ -235,6 +270,8 @@ class Study(Spec):
         """
         exclude = None if place else {"storage": {"folder"}}
         kept = self.without_passwords()
+        if self.tasks:
+            return dump_yaml(kept.model_dump(mode="json", exclude_unset=True, exclude=exclude))
         data = kept.model_dump(mode="json", exclude_none=True, exclude=exclude)
         owners = {"": data["objective"], "recipe": data["task"]["recipe"]}
         labels = (method.label for method in self.objective.methods)
@@ -248,11 +285,29 @@ class Study(Spec):
     def _rules_hold(self) -> Self:
         sections = {name: getattr(self, name) for name in type(self).model_fields}
         violations = broken_rules(sections | {"all_parameters": self.parameters})
+        violations = violations or self._broken_tasks()
         if violations:
             text = "; ".join(map(str, violations))
             context: dict[str, Any] = {"text": text, "violations": violations}
             raise PydanticCustomError("rules", "{text}", context)
         return self
+
+    def _broken_tasks(self) -> list[Violation]:
+        """Returns what is wrong with the study's tasks."""
+        found = names_broken(self.tasks)
+        for index, data in enumerate(self._tasks if not found else ()):
+            study, violations = _validated(data)
+            found.extend(in_task(violation, index) for violation in violations)
+            if study is not None and study.search.warm_start is not None:
+                rule = "must not be given in a study with tasks"
+                hint = "list the configurations as search.first"
+                return [Violation(("search", "warm_start"), rule, hint)]
+            same = (*DESIGNS, *SPACE_FILLING)
+            if study is not None and study.axes and study.search.method not in same:
+                rule = f"must be one of {', '.join(same)} in a study with tasks"
+                hint = f"{study.search.method} would try other configurations on each"
+                return [Violation(("search", "method"), rule, hint, f'"{study.search.method}"')]
+        return found
 
 
 def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
@@ -283,10 +338,14 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
 
 def _anchor_paths(overridden: Overridden, folder: Path) -> None:
     """Makes the paths of files absolute."""
-    for keys in _PATHS:
+    tasks = overridden.data.get("tasks")
+    owners: list[Keys] = [("task",)]
+    owners += [("tasks", index) for index in range(len(tasks) if isinstance(tasks, list) else 0)]
+    places: list[Keys] = [(*owner, *path) for owner in owners for path in _PATHS]
+    for keys in (*places, ("search", "warm_start")):
         holder: Any = overridden.data
         for key in keys[:-1]:
-            holder = holder.get(key) if isinstance(holder, dict) else None
+            holder = _inside(holder, key)
         text = holder.get(keys[-1]) if isinstance(holder, dict) else None
         if not isinstance(text, str) or text in ("", "timm") or text.startswith("package:"):
             continue
@@ -294,6 +353,12 @@ def _anchor_paths(overridden: Overridden, folder: Path) -> None:
         beside = folder / path
         from_file = keys not in overridden.places and beside.exists()
         holder[keys[-1]] = str((beside if from_file else path).absolute())
+
+
+def _inside(holder: Any, key: str | int) -> Any:
+    if isinstance(holder, dict):
+        return holder.get(key)
+    return holder[key] if isinstance(holder, list) and isinstance(key, int) else None
 
 
 def _line(problem: Problem) -> tuple[int, str]:

@@ -96,7 +96,7 @@ def sweep(study: Study, listener: Listener) -> Outcome:
         KeyboardInterrupt: After Ctrl-C; what has been trained by then is recorded.
     """
     with sweep_lock(study.folder), _leased(study, listener.on_note) as (ledger, number):
-        _write_study_file(study)
+        write_study_file(ledger.study)
         fence = Fence(study.folder.absolute(), number)
         with _backed_up(study, listener.on_note) as backup:
             return _sweep(study, ledger, fence, backup, listener)
@@ -155,7 +155,12 @@ def _backed_up(study: Study, on_note: Callable[[str], None]) -> Iterator[Backup 
             on_note(left)
 
 
-def _write_study_file(study: Study) -> None:
+def write_study_file(study: Study) -> None:
+    """Writes the study's file into its folder, from which the study can be taken up.
+
+    Raises:
+        UserError: If that cannot be written.
+    """
     path = study.folder / "study.yaml"
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -8,11 +8,13 @@ from kdscale.terminal._plan import plan_view
 from kdscale.terminal._power import power_view
 from kdscale.terminal._progress import SweepView
 from kdscale.terminal._status import Status, status_of, status_view
+from kdscale.terminal._tasks import TasksStatus, tasks_view
 
 __all__ = [
     "Finding",
     "Status",
     "SweepView",
+    "TasksStatus",
     "audit_view",
     "doctor_view",
     "examine",
@@ -24,4 +26,5 @@ __all__ = [
     "show_filling",
     "status_of",
     "status_view",
+    "tasks_view",
 ]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdscale.data import ArraySplit
-from kdscale.data._select import balanced_subset, carve
+from kdscale.data._select import balanced_subset, carve, with_label_noise
 from kdscale.errors import UserError
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=80)
@@ -67,3 +67,38 @@ def test_the_choices_are_the_same_on_every_machine_and_numpy() -> None:
 
 CARVED = [1, 8, 10, 19]
 CHOSEN = [4, 6, 19, 21, 22, 31]
+
+
+@given(labels=LABELS, data=st.data())
+@settings(deadline=None)
+def test_label_noise_hits_its_share_of_each_class(labels: list[int], data: st.DataObject) -> None:
+    share = data.draw(st.floats(0.0, 0.99))
+    noisy = with_label_noise(split_of(labels), share, 6)
+    for label in set(labels):
+        given = [row for row, own in enumerate(labels) if own == label]
+        wrong = [row for row in given if int(noisy.labels[row]) != label]
+        assert len(wrong) == round(len(given) * share)
+    assert set(noisy.labels.tolist()) <= set(range(6))
+    assert list(noisy.rows) == list(range(len(labels)))
+
+
+@given(labels=LABELS)
+@settings(deadline=None)
+def test_more_label_noise_keeps_the_errors_of_less(labels: list[int]) -> None:
+    right = torch.tensor(labels)
+    less = with_label_noise(split_of(labels), 0.2, 6).labels
+    more = with_label_noise(split_of(labels), 0.6, 6).labels
+    hit = less != right
+    assert torch.equal(less[hit], more[hit])
+
+
+def test_label_noise_spreads_over_all_other_classes() -> None:
+    noisy = with_label_noise(split_of([2] * 4000), 0.5, 5)
+    counts = torch.bincount(noisy.labels, minlength=5)
+    assert counts[2] == 2000
+    assert all(430 <= int(counts[label]) <= 570 for label in (0, 1, 3, 4))
+
+
+def test_label_noise_needs_a_second_class() -> None:
+    with pytest.raises(UserError, match="a second class"):
+        with_label_noise(split_of([0, 0]), 0.5, 1)

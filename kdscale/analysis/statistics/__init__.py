@@ -40,6 +40,7 @@ from kdscale.analysis.statistics._power import (
     seeds_needed,
 )
 from kdscale.analysis.statistics._race import Race, race
+from kdscale.analysis.statistics._regret import Regret, Regrets, regrets
 from kdscale.analysis.statistics._results import Layout, Result, Results, results_of
 from kdscale.analysis.statistics._shrinkage import BestValue, best_value
 from kdscale.analysis.statistics._surface import Line, Surface, Surrogate
@@ -66,6 +67,8 @@ __all__ = [
     "PowerPlan",
     "PublishedTable",
     "Race",
+    "Regret",
+    "Regrets",
     "Result",
     "Results",
     "Spread",
@@ -95,6 +98,7 @@ __all__ = [
     "power_plan",
     "race",
     "read_tables",
+    "regrets",
     "results_of",
     "seeds_needed",
     "shipped_tables",
