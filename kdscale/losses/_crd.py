@@ -143,7 +143,7 @@ class CRDContrast(nn.Module):
 
     # Compiled, it would form the candidates' rows and keep them for the backward pass. Unlike
     # torch.compiler.disable this loads the compiler, a second's work, only when it is called.
-    @torch._disable_dynamo
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _contrast(self, anchors: Tensor, bank: Tensor, candidates: Tensor, log_z: Tensor) -> Tensor:
         with torch.no_grad():
             similarity = _row_products(anchors, bank, candidates) / self.temperature

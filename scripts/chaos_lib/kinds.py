@@ -96,10 +96,12 @@ def tear_write(scene: Scene) -> str:
     the newest checkpoint gets back the content that it had before, and half of a new one lies
     beside it. Of the database's log some bytes at the end are gone.
     """
+    trials = scene.study_folder / "trials"
+    if not any(trials.glob("*/checkpoint.pt")):
+        return ""
     for name in reversed(scene.up):
         scene.testbed.kill(name)
     done = []
-    trials = scene.study_folder / "trials"
     newest = max(
         trials.glob("*/checkpoint.pt"), key=lambda path: path.stat().st_mtime_ns, default=None
     )

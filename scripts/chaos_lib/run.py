@@ -131,7 +131,6 @@ def _disturbed(
     finally:
         driver.stop()
         watch.close()
-    testbed.down()
     _account(kills, watch)
     problems += differences(alone, path)
     if with_mlflow:
@@ -173,10 +172,13 @@ def _disturb(scene: Scene, plan: Plan, say: Callable[[str], None]) -> tuple[list
         elif len(kills) < plan.kills and count >= due:
             # Not only at the moment after a checkpoint.
             time.sleep(scene.random.uniform(0, 8 if not count else 2))
-            kind = kinds[len(kills)]
+            kind = kinds[0]
             at = time.monotonic()
             what = KINDS[kind](scene)
-            if what:
+            if not what:  # nothing there to kill yet: another kind's turn
+                kinds.append(kinds.pop(0))
+            else:
+                kinds.pop(0)
                 kills.append(Kill(kind, what, at))
                 say(f"kill {len(kills)} of {plan.kills}, {kind}: {what}")
                 due = len(scene.watch.written) + scene.random.randint(*_EPOCHS_BETWEEN)
