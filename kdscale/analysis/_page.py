@@ -9,6 +9,7 @@ from plotly.offline import get_plotlyjs
 from kdscale.analysis import _html
 from kdscale.analysis._contents import Contents, Links
 from kdscale.analysis._sections import Page, sections
+from kdscale.analysis._sheet import Sheet
 from kdscale.records import StudyRecord
 
 # The page states itself that it loads nothing. Plotly compiles its parallel coordinates
@@ -33,8 +34,19 @@ def page_of(contents: Contents, refresh_seconds: float = 0.0) -> str:
     """
     made = Page(contents)
     body = "\n".join(sections(made))
-    title = f"{_html.escape(contents.study.name)} · kdscale report"
-    data = {"figures": made.figures, "files": made.files, "refresh": refresh_seconds}
+    return document(f"{contents.study.name} · kdscale report", body, made, refresh_seconds)
+
+
+def document(title: str, body: str, sheet: Sheet, refresh_seconds: float = 0.0) -> str:
+    """Returns a whole page.
+
+    Args:
+        title: Its title, not yet escaped.
+        body: HTML of its sections.
+        sheet: Their plots and files.
+        refresh_seconds: Pause after which the page loads itself again; 0 for never.
+    """
+    data = {"figures": sheet.figures, "files": sheet.files, "refresh": refresh_seconds}
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -43,7 +55,7 @@ def page_of(contents: Contents, refresh_seconds: float = 0.0) -> str:
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <link rel="icon" href="data:,">
-<title>{title}</title>
+<title>{_html.escape(title)}</title>
 <style>
 {_asset("report.css")}</style>
 </head>
@@ -52,7 +64,7 @@ def page_of(contents: Contents, refresh_seconds: float = 0.0) -> str:
 {body}
 </main>
 {_html.data_block("report-data", data)}
-<script>{get_plotlyjs() if made.figures else ""}</script>
+<script>{get_plotlyjs() if sheet.figures else ""}</script>
 <script>
 {_asset("report.js")}</script>
 </body>

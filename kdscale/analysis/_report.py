@@ -78,7 +78,7 @@ def _written(contents: Contents, folder: Path, page: str) -> ReportPaths:
         for ending, write in FORMATS.items()
     }
     for path, text in (texts | tables).items():
-        _replace(path, text)
+        replace_file(path, text)
     return ReportPaths(html, csv, md, tuple(tables))
 
 
@@ -119,7 +119,8 @@ def _blocks(contents: Contents) -> Iterator[str]:
     yield f"```yaml\n{study.study_file.strip()}\n```\n"
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file so that no reader ever sees half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8", newline="\n")
     part.replace(path)

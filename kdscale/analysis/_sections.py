@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from kdscale.analysis import _format as fmt
 from kdscale.analysis import _html
 from kdscale.analysis._contents import Contents
-from kdscale.analysis._export import FORMATS, trials_csv
+from kdscale.analysis._export import trials_csv
 from kdscale.analysis._format import MetricFormat
 from kdscale.analysis._headline import difference_sentence, headline
 from kdscale.analysis._notes import (
@@ -22,67 +21,29 @@ from kdscale.analysis._notes import (
 )
 from kdscale.analysis._plots import learning_curves, parallel_coordinates
 from kdscale.analysis._sections_effects import budget, hyperparameters, one_at_a_time
+from kdscale.analysis._sheet import Sheet
 from kdscale.analysis._summary import nodes
 
-_FORMAT_NAMES = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}
 
-
-class Page:
-    """A page in the making.
+class Page(Sheet):
+    """A report's page in the making.
 
     Args:
         contents: What goes into it.
-
-    Attributes:
-        figures: Name of a plot's place -> ``figure``, and ``choices`` or ``series`` to choose from.
-        files: Name of a file to save -> its text.
     """
 
     def __init__(self, contents: Contents) -> None:
+        super().__init__(contents.tables, MetricFormat(contents.study.metric).decimals)
         self.contents = contents
         self.study = contents.study
         self.findings = contents.findings
-        self.decimals = MetricFormat(contents.study.metric).decimals
-        self.figures: dict[str, Any] = {}
-        self.files: dict[str, str] = {}
 
-    def table(self, name: str, label: str, *, sortable: bool = True) -> str:
-        """Returns one of the tables with its buttons; empty if it has no rows."""
-        table = self.contents.tables.get(name)
-        if table is None:
-            return ""
-        # Thousands of trials in three formats would make the page heavy: one will do.
-        texts = (
-            {"csv": trials_csv(self.study)}
-            if name == "trials"
-            else {ending: write(table) for ending, write in FORMATS.items()}
-        )
-        self.files |= {f"{name}.{ending}": text for ending, text in texts.items()}
-        buttons = "".join(
-            f'<button type="button" data-save="{_html.escape(name)}.{ending}">'
-            f"{_FORMAT_NAMES[ending]}</button>"
-            for ending in texts
-        )
-        html = _html.table_html(table, label, sortable=sortable, decimals=self.decimals)
-        return f'{html}\n<p class="save">Save as {buttons}</p>'
+    def texts(self, name: str) -> Mapping[str, str]:
+        """Returns a table as text; of all trials CSV alone.
 
-    def plot(self, name: str, figure: Any, style: str = "", **others: Any) -> str:
-        """Returns the place of a plot and keeps its figure."""
-        self.figures[name] = {"figure": figure, **others}
-        height = figure["layout"].get("height")
-        size = f' style="height: {height}px"' if height else ""
-        return f'<div class="plot{style}" id="plot-{name}"{size}></div>'
-
-    def picker(self, name: str, label: str, choices: Mapping[str, str]) -> str:
-        """Returns a choice of what a plot shows."""
-        options = "".join(
-            f'<option value="{_html.escape(value)}">{_html.escape(text)}</option>'
-            for value, text in choices.items()
-        )
-        return (
-            f'<label class="pick">{_html.escape(label)} '
-            f'<select id="pick-{name}">{options}</select></label>'
-        )
+        Thousands of them in three formats would make the page heavy.
+        """
+        return {"csv": trials_csv(self.study)} if name == "trials" else super().texts(name)
 
 
 def sections(page: Page) -> Iterator[str]:
