@@ -340,8 +340,10 @@ def _joined(records: Sequence[StudyRecord]) -> str:
 
 def summary_of(study: Study, record: StudyRecord) -> Summary:
     """Returns what MLflow is to say of a study: the report's sentences and the best student."""
-    told = [f"**{one.label}.** {markdown_text(one.text)}" for one in headline(record)]
-    text = "\n\n".join([f"kdscale study **{record.name}**.", *told])
+    told = {one.label: markdown_text(one.text) for one in headline(record)}
+    # MLflow shows the first line alone until a reader opens the rest.
+    first = told.pop("Answer")
+    text = "\n\n".join([first, *(f"**{label}.** {line}" for label, line in told.items())])
     best = best_configuration(record)
     if best is None:
         return Summary(text, missing="no trial has trained to the last epoch")

@@ -81,7 +81,10 @@ def write_comparison(comparison: StudyComparison, folder: Path) -> ComparisonPat
 def comparison_markdown(comparison: StudyComparison, *, tables: bool = True) -> str:
     """Returns a comparison's sentences, and its tables if asked, as Markdown."""
     blocks = [f"# {' · '.join(comparison.studies)}\n"] if tables else []
-    for one in comparison_headline(comparison):
+    told = comparison_headline(comparison)
+    if not tables:  # MLflow shows the first line alone until a reader opens the rest
+        told = tuple(sorted(told, key=lambda one: one.label != "Answer"))
+    for one in told:
         blocks.append(f"**{one.label}.** {markdown_text(one.text)}\n")
     if tables:
         for name, table in comparison_tables(comparison).items():

@@ -18,7 +18,6 @@ NAME = "student"
 """Name of the model on its run: ``runs:/RUN/student``."""
 
 _DIGEST = "kdscale.weights"
-_REGISTERED = "mlflow.modelVersions"
 _PAGE = 100
 _ERROR_LENGTH = 300
 
@@ -43,7 +42,7 @@ def log_student(
         same = (model.source_run_id, model.tags.get(_DIGEST)) == (run, digest)
         if same and str(model.status) == "READY" and not found:
             found = True
-        elif _REGISTERED not in model.tags:
+        elif not _versions(client, model):
             client.delete_logged_model(model.model_id)
     return "" if found else _log(client, experiment, run, common, student, digest)
 
@@ -57,7 +56,7 @@ def delete_models(client: MlflowClient, experiment: str, study: str) -> None:
         study: The study's id.
     """
     for model in list(_models(client, experiment, study)):
-        if _REGISTERED not in model.tags:
+        if not _versions(client, model):
             client.delete_logged_model(model.model_id)
 
 
@@ -81,9 +80,8 @@ def register(client: MlflowClient, experiment: str, run: str, study: str, name: 
         raise UserError("--register: MLflow must have the best student, but it has no model of it")
     model = models[0]
     try:
-        known = client.search_model_versions(f"run_id = '{run}'")
-        for version in known:
-            if version.name == name and version.source == model.artifact_location:
+        for version in _versions(client, model):
+            if version.name == name:
                 return int(version.version)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
@@ -179,6 +177,12 @@ def _models(client: MlflowClient, experiment: str, study: str) -> Iterator[Any]:
         token = page.token
         if not token:
             return
+
+
+def _versions(client: MlflowClient, model: Any) -> list[Any]:
+    """Returns the versions in the model registry that are this model."""
+    found = client.search_model_versions(f"run_id = '{model.source_run_id}'")
+    return [version for version in found if version.source == model.artifact_location]
 
 
 def _digest(path: Path) -> str:

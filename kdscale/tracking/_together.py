@@ -15,6 +15,7 @@ from kdscale.tracking._problem import problem_of
 from kdscale.tracking._summary import NOTE
 from kdscale.tracking._tracker import make_tracker
 from kdscale.tracking._uri import mlflow_environment, own_database
+from kdscale.tracking._views import view_tags
 
 
 def track_together(
@@ -48,7 +49,11 @@ def track_together(
 
     client = MlflowClient(tracking_uri=where)
     found = client.get_experiment_by_name(experiment)
-    client.set_experiment_tag(found.experiment_id, NOTE, text)
+    first = studies[0]
+    names = list(dict.fromkeys(name for study in studies for name in study.parameters))
+    views = view_tags(names, f"{first.mode}_{first.metric}", first.goal, studies=True)
+    for name, value in {NOTE: text, **views}.items():
+        client.set_experiment_tag(found.experiment_id, name, value)
 
 
 def shared_page(experiments: Sequence[str], uri: str) -> str:
