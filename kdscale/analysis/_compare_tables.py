@@ -95,12 +95,12 @@ def _pair_table(pairs: Sequence[MethodComparison], metric: MetricFormat) -> Tabl
         Column("second"),
         Column("first − second", numeric=True),
         Column("95% interval", numeric=True, interval=True),
-        Column("95% bootstrap interval", numeric=True, interval=True),
         Column("n", numeric=True),
+        Column("the first is"),
         Column("p, Holm", numeric=True),
         Column("p, Wilcoxon", numeric=True),
         Column("ASO", numeric=True),
-        Column("the first is"),
+        Column("95% bootstrap", numeric=True, interval=True),
     )
     return Table(columns, tuple(_pair_row(pair, metric) for pair in pairs))
 
@@ -113,12 +113,12 @@ def _pair_row(pair: MethodComparison, metric: MetricFormat) -> tuple[Cell, ...]:
         Cell(pair.second),
         number_cell(known.mean, metric.signed(known.mean)),
         interval_cell(known, metric.signed_interval(known)),
-        interval_cell(drawn, metric.signed_interval(drawn) if drawn else NOTHING),
         number_cell(known.n, str(known.n)),
+        Cell(pair.verdict),
         number_cell(pair.p_adjusted, f"{pair.p_adjusted:.3f}"),
         number_cell(pair.wilcoxon_p, f"{pair.wilcoxon_p:.3f}"),
         number_cell(pair.dominance, f"{pair.dominance:.2f}"),
-        Cell(pair.verdict),
+        interval_cell(drawn, metric.signed_interval(drawn) if drawn else NOTHING),
     )
 
 
