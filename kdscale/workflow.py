@@ -424,7 +424,8 @@ class TrackedView:
         tracker = self._open(record)
         for path in (paths.html, paths.csv, paths.md):
             tracker.log_file(path)
-        tracker.summarise(summary_of(self._study, record))
+        if self._study.tracking.mlflow:
+            tracker.summarise(summary_of(self._study, record))
 
     def close(self) -> str:
         """Gives MLflow what it has not got yet, and returns what went wrong with that, if any."""
