@@ -6,15 +6,31 @@ import math
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kdscale.analysis import Links, ReportPaths, final_evaluation, write_report
+import torch
+from torch import Tensor
+
+from kdscale.analysis import (
+    ComparisonPaths,
+    Links,
+    ReportPaths,
+    StudyComparison,
+    best_configuration,
+    comparison_markdown,
+    final_evaluation,
+    headline,
+    markdown_text,
+    write_comparison,
+    write_report,
+)
 from kdscale.analysis.statistics import PowerPlan, noise_floor, power_plan, results_of
-from kdscale.data import load_data
+from kdscale.data import load_data, normalise
 from kdscale.errors import UserError
+from kdscale.models import Network
 from kdscale.records import StudyRecord, TrialRecord
 from kdscale.search import (
     CohortSize,
@@ -27,17 +43,39 @@ from kdscale.search import (
 )
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
-from kdscale.tracking import Tracker, make_tracker, run_links
-from kdscale.training import Progress, Score, evaluate, load_teacher, store_teacher
+from kdscale.tracking import (
+    Student,
+    Summary,
+    Tracker,
+    make_tracker,
+    register_student,
+    run_links,
+    shared_page,
+    track_together,
+    tracking_uri,
+)
+from kdscale.training import (
+    Progress,
+    Score,
+    evaluate,
+    load_network,
+    load_teacher,
+    store_teacher,
+)
 
 _REPORTS = ("report.html", "report.csv", "report.md")
-_LOOK_SECONDS = 0.1
+_NAME_LENGTH = 100
+_EXAMPLES = 4
+"""Images that go with a model in MLflow; fewer than two would fix its batch size."""
 
 __all__ = [
     "TrackedView",
+    "compare",
     "finish",
     "load",
     "power_of",
+    "show_together",
+    "summary_of",
     "teacher_score",
     "track",
     "train_study_teacher",
@@ -201,18 +239,25 @@ def teacher_score(study: Study, output: Path | None) -> tuple[Score, Path]:
 
 
 def track(
-    study: Study, ledger: Ledger, *, rebuild: bool, on_unsent: Callable[[int], None]
-) -> StudyRecord:
-    """Sends MLflow what it lacks of a study and its report, and returns the study.
+    study: Study,
+    ledger: Ledger,
+    *,
+    rebuild: bool,
+    on_unsent: Callable[[int], None],
+    register: str | None = None,
+) -> tuple[StudyRecord, int | None]:
+    """Sends MLflow what it lacks of a study; returns the study, and the model's version if asked.
 
     Args:
         study: The study.
         ledger: Its record.
         rebuild: Whether to throw away what MLflow has of the study, and send it all again.
         on_unsent: Called again and again with the number of trials and files still to be sent.
+        register: Name under which to register the best student's model; None to leave it.
 
     Raises:
-        UserError: The study is not to be tracked, or MLflow does not take everything.
+        UserError: The study is not to be tracked, MLflow does not take everything, or there is
+            no model to register.
     """
     tracking = study.tracking
     if not tracking.mlflow:
@@ -222,13 +267,102 @@ def track(
     for name in _REPORTS:
         if (study.folder / name).exists():
             tracker.log_file(study.folder / name)
-    while tracker.unsent and not tracker.problem:
-        on_unsent(tracker.unsent)
-        time.sleep(_LOOK_SECONDS)
-    tracker.close(timeout_seconds=None)
+    summary = summary_of(study, record)
+    tracker.summarise(summary)
+    tracker.wait(on_unsent)
     if tracker.problem:
         raise UserError(f"{tracker.problem} (the study has everything: track it again later)")
-    return record
+    if register is None:
+        return record, None
+    if summary.student is None:
+        raise UserError(f"--register: there must be a best student, but {summary.missing}")
+    return record, register_student(record, tracking.uri, tracking.experiment or "", register)
+
+
+def compare(
+    studies: Sequence[Study], folder: Path | None
+) -> tuple[StudyComparison, ComparisonPaths]:
+    """Returns a comparison of studies, and where its files lie.
+
+    Args:
+        studies: Two or more studies.
+        folder: Folder for the files; None for one named after the studies.
+
+    Raises:
+        UserError: There is no such study, or they cannot be compared.
+    """
+    records = [open_ledger(study, create=False).record() for study in studies]
+    comparison = StudyComparison(records)
+    return comparison, write_comparison(
+        comparison, folder or Path("comparisons") / _joined(records)
+    )
+
+
+def show_together(
+    studies: Sequence[Study],
+    comparison: StudyComparison,
+    folder: Path,
+    on_unsent: Callable[[int], None],
+) -> str:
+    """Returns where MLflow shows compared studies together: a page, or the command that opens it.
+
+    Studies that one server tracks are shown there; the runs of others are copied into a database
+    in the comparison's folder.
+
+    Args:
+        studies: The studies.
+        comparison: Their comparison.
+        folder: The folder of its files.
+        on_unsent: Called again and again with the number of a study's trials still to be copied.
+
+    Raises:
+        UserError: MLflow does not take everything, or cannot be asked.
+    """
+    places = {tracking_uri(study.folder, study.tracking.uri) for study in studies}
+    if len(places) == 1 and all(study.tracking.mlflow for study in studies):
+        # No two studies share a database of their own: this one is a server's or a team's.
+        experiments = [study.tracking.experiment or study.name for study in studies]
+        return shared_page(list(dict.fromkeys(experiments)), places.pop())
+    records = list(comparison.studies.values())
+    text = comparison_markdown(comparison, tables=False)
+    track_together(records, folder, f"compare {_joined(records)}", text, on_unsent)
+    return shlex.join(["kdscale", "ui", str(folder)])
+
+
+def _joined(records: Sequence[StudyRecord]) -> str:
+    return "+".join(record.name for record in records)[:_NAME_LENGTH]
+
+
+def summary_of(study: Study, record: StudyRecord) -> Summary:
+    """Returns what MLflow is to say of a study: the report's sentences and the best student."""
+    told = {one.label: markdown_text(one.text) for one in headline(record)}
+    # MLflow shows the first line alone until a reader opens the rest.
+    first = told.pop("Answer")
+    text = "\n\n".join([first, *(f"**{label}.** {line}" for label, line in told.items())])
+    best = best_configuration(record)
+    if best is None:
+        return Summary(text, missing="no trial has trained to the last epoch")
+    sign = -1.0 if record.goal == "maximize" else 1.0
+    chosen = min(
+        (t for t in record.trials if t.configuration == best.number and t.seed in best.values),
+        key=lambda trial: (sign * best.values[trial.seed], trial.seed),
+    )
+    try:
+        fetch_students(study, [chosen])
+    except UserError as error:
+        return Summary(text, best.name, missing=str(error))
+    file = record.folder / (chosen.student or "")
+    if chosen.student is None or not file.exists():
+        missing = f"the study folder does not hold the weights of {chosen.name}"
+        return Summary(text, best.name, missing=missing)
+
+    def load_student() -> tuple[Network, Tensor]:
+        data = load_data(study.task.data)
+        images = data.validation.gather(torch.arange(min(_EXAMPLES, len(data.validation))))
+        network = load_network(file, data.num_classes, data.image_size)
+        return network, normalise(images, data.mean, data.std)
+
+    return Summary(text, best.name, Student(chosen.name, file, load_student))
 
 
 class TrackedView:
@@ -285,6 +419,8 @@ class TrackedView:
         tracker = self._open(record)
         for path in (paths.html, paths.csv, paths.md):
             tracker.log_file(path)
+        if self._study.tracking.mlflow:
+            tracker.summarise(summary_of(self._study, record))
 
     def close(self) -> str:
         """Gives MLflow what it has not got yet, and returns what went wrong with that, if any."""

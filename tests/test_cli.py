@@ -831,3 +831,44 @@ def test_power_without_noise_is_refused(
     ran = run("check", study_file(tmp_path), *words)
     assert (ran.code, ran.out) == (2, "")
     assert message in one_line(ran.err)
+
+
+# compare
+
+
+def test_studies_are_compared_on_one_page(
+    run: Run, tmp_path: Path, pretend: Callable[..., None]
+) -> None:
+    pretend()
+    for name in ("one", "two"):
+        run("sweep", study_file(tmp_path / name, name=name))
+    studies = ["studies/one", "studies/two"]
+    ran = run("compare", *studies, "--no-mlflow", "--output", "side by side")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("Which of one and two gives the student the highest validation")
+    assert ran.out.endswith("comparison: side by side/comparison.html\n")
+    page = (tmp_path / "side by side/comparison.html").read_text(encoding="utf-8")
+    assert "one · two" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["studies/one"], "compare: must be given two studies or more, but got 1"),
+        (["studies/one", "studies/one"], "each study must be given once"),
+        (["studies/one", "studies/other"], "metric.goal: all studies must have the same"),
+        (["studies/one", "nowhere"], "nowhere"),
+        (["studies/one", "studies/other", "--output", "one/tiny.yaml"], "must be a folder"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_error(
+    run: Run, tmp_path: Path, pretend: Callable[..., None], words: list[str], message: str
+) -> None:
+    pretend()
+    run("sweep", study_file(tmp_path / "one", name="one"))
+    metric = {"name": "val_accuracy", "goal": "minimize"}
+    run("sweep", study_file(tmp_path / "other", name="other", metric=metric))
+    ran = run("compare", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in one_line(ran.err)
+    assert not (tmp_path / "comparisons").exists()

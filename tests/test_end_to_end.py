@@ -89,7 +89,8 @@ def _assert_mlflow_has(record: StudyRecord) -> set[str]:
     client = MlflowClient(f"sqlite:///{record.folder}/mlflow.db")
     experiment = client.get_experiment_by_name(record.name)
     assert experiment is not None
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    found = client.search_runs([experiment.experiment_id])
+    runs = {run.info.run_name.removesuffix(" ★"): run for run in found}
     trials = {trial.name: trial for trial in (*record.trials, *record.controls)}
     assert set(runs) == {"study", *trials}
     for name, trial in trials.items():

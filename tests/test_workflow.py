@@ -13,6 +13,7 @@ from kdscale.errors import StudyFileError, UserError
 from kdscale.records import StudyRecord, TrialRecord
 from kdscale.search import CohortSize, Study, load_study, open_ledger
 from kdscale.terminal import SweepView
+from kdscale.tracking import Summary
 from kdscale.training import Progress, evaluate, load_network, store_teacher
 from kdscale.workflow import TrackedView, finish, load, teacher_score, watch
 
@@ -188,6 +189,9 @@ class Recorded:
     def log_file(self, path: Path) -> None:
         self.said.append(f"file {path.name}")
 
+    def summarise(self, summary: Summary) -> None:
+        self.said.append(f"summary: {summary.missing}")
+
     def close(self) -> None:
         self.said.append("close")
 
@@ -224,7 +228,8 @@ def test_what_is_shown_is_tracked(tmp_path: Path, recorded: Recorded) -> None:
     assert recorded.said[-3:] == ["change c001-s0", "changed c001-s0", "hide"]
     paths: Any = SimpleNamespace(html=Path("a.html"), csv=Path("a.csv"), md=Path("a.md"))
     view.attach(outcome.ledger.record(), paths)
-    assert recorded.said[-3:] == ["file a.html", "file a.csv", "file a.md"]
+    assert recorded.said[-4:-1] == ["file a.html", "file a.csv", "file a.md"]
+    assert recorded.said[-1] == "summary: no trial has trained to the last epoch"
     assert view.close() == "away"
     assert recorded.said[-1] == "close"
     assert sum(said.startswith("track") for said in recorded.said) == 1

@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -33,8 +33,11 @@ def ui(
     task: TaskName = None,
 ) -> None:
     """Open MLflow's user interface on a study, on this machine's loopback address."""
-    from kdscale.tracking import ui_command, ui_environment
+    from kdscale.tracking import own_database, ui_command, ui_environment
 
+    if (study / "comparison.html").exists():  # the folder of `kdscale compare`
+        where = own_database(study)
+        _show(study.name, ui_command(study, where, port=port), ui_environment(study, where), port)
     loaded = load_task(study, overrides, task)
     uri = loaded.tracking.uri
     if uri is None and not loaded.folder.exists():
@@ -42,10 +45,12 @@ def ui(
             f"{loaded.folder}: there must be a study to look at (kdscale sweep makes it)"
         )
     command = ui_command(loaded.folder, uri, port=port)
-    print_plain(f"{loaded.name} in MLflow: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
-    raise typer.Exit(
-        subprocess.call(command, env={**os.environ, **ui_environment(loaded.folder, uri)})
-    )
+    _show(loaded.name, command, ui_environment(loaded.folder, uri), port)
+
+
+def _show(name: str, command: list[str], environment: dict[str, str], port: int) -> NoReturn:
+    print_plain(f"{name} in MLflow: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
+    raise typer.Exit(subprocess.call(command, env={**os.environ, **environment}))
 
 
 @app.command()

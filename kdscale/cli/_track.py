@@ -19,6 +19,12 @@ def track(
             "--rebuild", help="Throw away what MLflow has of the study, and send it all again."
         ),
     ] = False,
+    register: Annotated[
+        str | None,
+        typer.Option(
+            help="Also register the best student in MLflow's model registry, under this name."
+        ),
+    ] = None,
 ) -> None:
     """Send MLflow what it lacks of a study, such as after a sweep with its server away."""
     from kdscale.search import open_ledger, sweep_lock
@@ -27,12 +33,16 @@ def track(
 
     whole = load_study(study, overrides)
     for loaded in begun(whole):
+        model = register and loaded.name.replace(whole.name, register, 1).replace("/", "-")
         with told_of(loaded, whole), sweep_lock(loaded.folder), console.status("") as status:
-            record = track_study(
+            record, version = track_study(
                 loaded,
                 open_ledger(loaded, create=False),
                 rebuild=rebuild,
+                register=model,
                 on_unsent=lambda left: status.update(f"MLflow: {left:,} trials and files to go"),
             )
         trials = len(record.trials) + len(record.controls)
         print_plain(f"MLflow has all of {record.name}: {trials} trials")
+        if version is not None:
+            print_plain(f"the best student is version {version} of {model}")

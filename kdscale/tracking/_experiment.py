@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import socket
 import sqlite3
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdscale.records import StudyRecord
+from kdscale.tracking._summary import NOTE
 from kdscale.tracking._uri import OWN_DATABASE, artifact_location, is_own_database
 from kdscale.urls import hide_passwords
 
@@ -18,16 +20,36 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ID_FILE = "mlflow.id"
+
+_PLACES = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("experiments", "artifact_location"),
+)
+"""Where MLflow's database holds places of artefacts: table and column."""
+
 _log = logging.getLogger("kdscale.tracking")
 
 
-def open_experiment(client: MlflowClient, study: StudyRecord, name: str, uri: str) -> str:
-    """Returns the experiment's id: found, made, or brought back if it was deleted."""
+def open_experiment(
+    client: MlflowClient, study: StudyRecord, name: str, home: Path, uri: str
+) -> str:
+    """Returns the experiment's id: found, made, or brought back if it was deleted.
+
+    Args:
+        client: MLflow.
+        study: The study.
+        name: The experiment's name.
+        home: Folder of its artefacts, where no server decides.
+        uri: The tracking URI.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        location = artifact_location(study.folder, uri)
+        location = artifact_location(home, uri)
         try:
             return str(client.create_experiment(name, location, _tags(study)))
         except MlflowException as error:
@@ -47,6 +69,11 @@ def open_experiment(client: MlflowClient, study: StudyRecord, name: str, uri: st
     return str(found.experiment_id)
 
 
+def owns_experiment(client: MlflowClient, experiment: str, study: str) -> bool:
+    """Whether an experiment is a study's own, and not one that several studies share."""
+    return bool(client.get_experiment(experiment).tags.get("kdscale.study") == study)
+
+
 def study_id(folder: Path) -> str:
     """Returns an id that lives and dies with the study folder, and moves with it.
 
@@ -57,6 +84,11 @@ def study_id(folder: Path) -> str:
     if not path.exists():
         return new_study_id(folder)
     return path.read_text(encoding="utf-8").strip()
+
+
+def guest_id(folder: Path) -> str:
+    """Returns an id of a study that is shown elsewhere; its folder is left as it is."""
+    return hashlib.sha256(place_of(folder).encode()).hexdigest()[:32]
 
 
 def new_study_id(folder: Path) -> str:
@@ -91,24 +123,21 @@ def settle_artifacts(folder: Path, uri: str) -> None:
     if not is_own_database(folder, uri) or not database.exists() or wanted is None:
         return
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
-        known = "SELECT name FROM sqlite_master WHERE name IN ('experiments', 'runs')"
-        if len(connection.execute(known).fetchall()) < 2:
+        known = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if not {table for table, _ in _PLACES} <= known:
             return
         rows = connection.execute(
-            "SELECT experiment_id, artifact_location FROM experiments "
+            "SELECT DISTINCT artifact_location FROM experiments "
             "WHERE artifact_location LIKE '%/mlartifacts' AND artifact_location != ?",
             (wanted,),
         ).fetchall()
-        for number, before in rows:
-            connection.execute(
-                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
-                "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
-                (wanted, len(before) + 1, number, len(before), before),
-            )
-            connection.execute(
-                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
-                (wanted, number),
-            )
+        for (before,) in rows:
+            for table, column in _PLACES:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE substr({column}, 1, ?) = ?",
+                    (wanted, len(before) + 1, len(before), before),
+                )
 
 
 def _tags(study: StudyRecord) -> dict[str, str]:
@@ -121,6 +150,6 @@ def _tags(study: StudyRecord) -> dict[str, str]:
     )
     return {
         "kdscale.study": study.name,
-        "mlflow.note.content": note,
+        NOTE: note,
         "mlflow.experimentKind": "custom_model_development",
     }

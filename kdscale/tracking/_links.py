@@ -47,10 +47,7 @@ def run_links(folder: Path, uri: str | None = None, experiment: str = "") -> Run
         return unknown
     if place.scheme == "sqlite" and not Path(where.removeprefix("sqlite:///")).exists():
         return unknown
-    address = place.hostname or ""
-    if place.port:
-        address = f"{address}:{place.port}"
-    base = UI if needs_ui else urlunsplit((place.scheme, address, place.path.rstrip("/"), "", ""))
+    base = base_of(where)
     os.environ.update(mlflow_environment())
     try:
         found = _runs(where, experiment, identity.read_text(encoding="utf-8").strip())
@@ -58,6 +55,17 @@ def run_links(folder: Path, uri: str | None = None, experiment: str = "") -> Run
         return unknown
     pages = {name: f"{base}/#/experiments/{number}/runs/{run}" for name, number, run in found}
     return RunLinks(pages, needs_ui)
+
+
+def base_of(uri: str) -> str:
+    """Returns where the user interface of a tracking URI is, without any password."""
+    if is_database(uri):
+        return UI
+    place = urlsplit(uri)
+    address = place.hostname or ""
+    if place.port:
+        address = f"{address}:{place.port}"
+    return urlunsplit((place.scheme, address, place.path.rstrip("/"), "", ""))
 
 
 def _runs(uri: str, experiment: str, study_id: str) -> list[tuple[str, str, str]]:

@@ -9,17 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdscale.errors import UserError
 from kdscale.records import StudyRecord, TrialRecord
 from kdscale.tracking._experiment import (
+    guest_id,
     is_copy,
     new_study_id,
     open_experiment,
+    owns_experiment,
     place_of,
     settle_artifacts,
     study_id,
 )
+from kdscale.tracking._model import delete_models, log_student, register
 from kdscale.tracking._run import STATUS, Run, fixed_tags, write_run, write_status
+from kdscale.tracking._summary import BEST, NOTE, Summary, flag_best, model_text
 from kdscale.tracking._uri import is_own_database, mlflow_environment
+from kdscale.tracking._views import view_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,15 +47,25 @@ class Projection:
         uri: MLflow's tracking URI.
         experiment: Name of the experiment.
         rebuild: Whether to throw away, once, what MLflow has of the study.
+        host: Folder of an experiment that several studies share, in which this one is a guest:
+            its runs' names begin with its own, and nothing is written into its folder.
     """
 
     def __init__(
-        self, study: StudyRecord, uri: str, experiment: str, *, rebuild: bool = False
+        self,
+        study: StudyRecord,
+        uri: str,
+        experiment: str,
+        *,
+        rebuild: bool = False,
+        host: Path | None = None,
     ) -> None:
         self._study = replace(study, trials=(), controls=())
         self._uri = uri
         self._experiment = experiment
         self._rebuild = rebuild
+        self._home = host or study.folder
+        self._is_guest = host is not None
         self._value_name = f"{study.mode}_{study.metric}"
         self._client: MlflowClient | None = None
         self._experiment_id = ""
@@ -66,28 +82,33 @@ class Projection:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         # MLflow reads its variable once: another part of this process may have imported it.
         logging.getLogger("mlflow").setLevel(mlflow_environment()["MLFLOW_LOGGING_LEVEL"])
-        own = is_own_database(self._study.folder, self._uri)
-        settle_artifacts(self._study.folder, self._uri)
+        own = is_own_database(self._home, self._uri)
+        settle_artifacts(self._home, self._uri)
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=self._uri)
         self._common = {
             "kdscale.study": self._study.name,
-            "kdscale.study_id": study_id(self._study.folder),
+            "kdscale.study_id": (guest_id if self._is_guest else study_id)(self._study.folder),
             "mlflow.source.name": "kdscale sweep",
             "mlflow.source.type": "LOCAL",
         }
         if self._study.commit:
             self._common["mlflow.source.git.commit"] = self._study.commit
-        self._experiment_id = open_experiment(client, self._study, self._experiment, self._uri)
+        self._experiment_id = open_experiment(
+            client, self._study, self._experiment, self._home, self._uri
+        )
         if self._rebuild:
             for run in list(self._search(client)):
                 client.delete_run(run.info.run_id)
+            delete_models(client, self._experiment_id, self._common["kdscale.study_id"])
             self._rebuild = False
         self._read_runs(client, own=own)
         if not self._study_run:
             tags = self._common | {"kdscale.kind": "study"}
-            created = client.create_run(self._experiment_id, _now_ms(), tags, run_name="study")
+            created = client.create_run(
+                self._experiment_id, _now_ms(), tags, run_name=self._name("study")
+            )
             self._study_run = str(created.info.run_id)
         else:
             client.update_run(self._study_run, status="RUNNING")
@@ -119,12 +140,47 @@ class Projection:
         """Attaches a file to the study's run."""
         self._reached().log_artifact(self._study_run, str(path), artifact_folder or None)
 
+    def write_summary(self, summary: Summary) -> None:
+        """Says what the study has found: description, best runs, and the best student as a model.
+
+        Raises:
+            LookupError: The best student's run is not there yet.
+        """
+        client = self._reached()
+        run = flag_best(client, list(self._search(client)), summary)
+        why = summary.missing
+        if summary.student is not None:
+            if not run:
+                raise LookupError(f"{summary.student.trial} has no run yet")
+            common = self._common
+            why = log_student(client, self._experiment_id, run, common, summary.student)
+        model = f"**Model.** None: {why}." if why else model_text(summary, run)
+        text = "\n\n".join(part for part in (summary.text, model) if part)
+        client.set_tag(self._study_run, NOTE, text)
+        if owns_experiment(client, self._experiment_id, self._study.name):
+            views = view_tags(self._study.parameters, self._value_name, self._study.goal)
+            for name, value in {NOTE: text, **views}.items():
+                client.set_experiment_tag(self._experiment_id, name, value)
+
+    def register(self, name: str) -> int:
+        """Returns the version of the best student's model under a name in the model registry.
+
+        Raises:
+            UserError: There is no such model, or the name is no name for one.
+        """
+        client = self._reached()
+        for run in self._search(client):
+            if run.data.tags.get(BEST) == "model":
+                study = self._common["kdscale.study_id"]
+                return register(client, self._experiment_id, run.info.run_id, study, name)
+        raise UserError("--register: there must be a best student, but MLflow knows of none")
+
     def finish(self) -> None:
         """Says that nothing trains any more: open runs wait for the next process."""
         client = self._reached()
         if self._disturbed:
             # A run whose making seemed to fail may have come into being later.
-            self._read_runs(client, own=is_own_database(self._study.folder, self._uri))
+            self._read_runs(client, own=is_own_database(self._home, self._uri))
             self._disturbed = False
         for run in self._runs.values():
             if run.state == "running":
@@ -184,11 +240,15 @@ class Projection:
             if not token:
                 return
 
+    def _name(self, name: str) -> str:
+        return f"{self._study.name} {name}" if self._is_guest else name
+
     def _create(self, client: MlflowClient, trial: TrialRecord) -> Run:
         # The identity alone at first: the other tags say that what they speak of is written.
         tags = self._common | fixed_tags(trial)
         started_ms = _now_ms() - round(1000 * trial.train_seconds)
-        created = client.create_run(self._experiment_id, started_ms, tags, trial.name)
+        name = self._name(trial.name)
+        created = client.create_run(self._experiment_id, started_ms, tags, name)
         info = created.info
         return Run(info.run_id, info.start_time, info.status, {}, steps={})
 

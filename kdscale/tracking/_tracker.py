@@ -12,19 +12,22 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from kdscale.errors import UserError
 from kdscale.records import StudyRecord, TrialRecord
 from kdscale.tracking._problem import problem_of
 from kdscale.tracking._projection import Projection
+from kdscale.tracking._summary import Summary
 from kdscale.tracking._uri import mlflow_environment, tracking_uri
 from kdscale.urls import hide_passwords
 
-_Key = str | tuple[Path, str]
-"""A trial by name; or a file and its folder among the artefacts."""
+_Key = str | tuple[Path, str] | Summary
+"""A trial by name; or a file and its folder among the artefacts; or what the study has found."""
 
 FIRST_PAUSE_SECONDS = 1.0
 """Pause after a failure; each further one is twice as long, up to the longest."""
@@ -35,6 +38,8 @@ _SAY_AT = 2
 """Failures in a row: one alone is often a connection that grew old."""
 
 _MOST_FAILURES = 10
+
+_LOOK_SECONDS = 0.1
 
 _log = logging.getLogger("kdscale.tracking")
 
@@ -103,6 +108,21 @@ class Tracker:
         """
         self._put((path, artifact_folder))
 
+    def summarise(self, summary: Summary) -> None:
+        """Takes what the study has found and returns at once."""
+        self._put(summary)
+
+    def wait(self, on_unsent: Callable[[int], None]) -> None:
+        """Returns when MLflow has everything, or does not take it; then closes.
+
+        Args:
+            on_unsent: Called again and again with what is left.
+        """
+        while self.unsent and not self.problem:
+            on_unsent(self.unsent)
+            time.sleep(_LOOK_SECONDS)
+        self.close(timeout_seconds=None)
+
     def close(self, timeout_seconds: float | None = 60.0) -> None:
         """Gives what is left one more try and returns within the timeout, if there is one."""
         if self._projection is None:
@@ -165,6 +185,8 @@ class Tracker:
             try:
                 if isinstance(key, str):
                     projection.write(self._find(key))
+                elif isinstance(key, Summary):
+                    projection.write_summary(key)
                 else:
                     projection.write_file(*key)
             except Exception as error:
@@ -193,6 +215,7 @@ def make_tracker(
     *,
     find: Callable[[str], TrialRecord] | None = None,
     rebuild: bool = False,
+    host: Path | None = None,
 ) -> Tracker:
     """Returns a tracker that has been told of the whole study as it stands.
 
@@ -206,18 +229,45 @@ def make_tracker(
         enabled: Whether to track at all; a tracker that does not takes everything and does nothing.
         find: Returns a trial of the study as it stands; default: as `study` has it.
         rebuild: Whether to throw away what MLflow has of the study, and send it all again.
+        host: Folder of an experiment that several studies share.
     """
     if not enabled:
         return Tracker(None)
     os.environ.update(mlflow_environment())
     where = tracking_uri(study.folder, uri)
-    projection = Projection(study, where, experiment or study.name, rebuild=rebuild)
+    projection = Projection(study, where, experiment or study.name, rebuild=rebuild, host=host)
     known = {trial.name: trial for trial in (*study.trials, *study.controls)}
     names = list(known)
     tracker = Tracker(projection, find or _finder(known), where)
     for name in names:
         tracker.changed(name)
     return tracker
+
+
+def register_student(study: StudyRecord, uri: str | None, experiment: str, name: str) -> int:
+    """Returns the version under which the best student's model is in MLflow's model registry.
+
+    Args:
+        study: A study that is tracked in full.
+        uri: The study file's ``tracking.uri``, if it has one.
+        experiment: Name of the experiment; default: the study's name.
+        name: Name in the registry; what is registered under it already is not registered again.
+
+    Raises:
+        UserError: MLflow has no model of it, or cannot register it.
+    """
+    os.environ.update(mlflow_environment())
+    where = tracking_uri(study.folder, uri)
+    projection = Projection(study, where, experiment or study.name)
+    try:
+        projection.open()
+        version = projection.register(name)
+        projection.finish()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(problem_of(error, where)) from error
+    return version
 
 
 def _finder(known: Mapping[str, TrialRecord]) -> Callable[[str], TrialRecord]:

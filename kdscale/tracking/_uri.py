@@ -31,7 +31,7 @@ def tracking_uri(study_folder: Path, uri: str | None = None) -> str:
         uri: The study file's ``tracking.uri``, if it has one.
     """
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return chosen or _own_database(study_folder)
+    return chosen or own_database(study_folder)
 
 
 def artifact_location(study_folder: Path, uri: str) -> str | None:
@@ -51,7 +51,7 @@ def is_database(uri: str) -> bool:
 
 def is_own_database(study_folder: Path, uri: str) -> bool:
     """Whether the URI names the database that lies in the study's folder."""
-    return uri == _own_database(study_folder)
+    return uri == own_database(study_folder)
 
 
 def mlflow_environment() -> dict[str, str]:
@@ -62,5 +62,6 @@ def mlflow_environment() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in _QUIET.items()}
 
 
-def _own_database(study_folder: Path) -> str:
+def own_database(study_folder: Path) -> str:
+    """Returns the URI of the database in a study's folder."""
     return f"sqlite:///{(study_folder.resolve() / OWN_DATABASE).as_posix()}"
