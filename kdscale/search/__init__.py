@@ -11,7 +11,7 @@ from kdscale.search._fresh import delete_study, what_fresh_deletes
 from kdscale.search._heartbeat import CohortSeen, Heartbeat
 from kdscale.search._lease import sweep_lock
 from kdscale.search._ledger import Ledger, open_ledger
-from kdscale.search._plan import cost
+from kdscale.search._plan import cost, fewest_and_most, spared_epochs
 from kdscale.search._remote import fetch_students
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher
@@ -42,6 +42,7 @@ __all__ = [
     "designed_configuration",
     "dump_yaml",
     "fetch_students",
+    "fewest_and_most",
     "fill_cache",
     "ledger_snapshot",
     "load_study",
@@ -49,6 +50,7 @@ __all__ = [
     "open_ledger",
     "room",
     "single_trial",
+    "spared_epochs",
     "sweep",
     "sweep_lock",
     "train_single",
