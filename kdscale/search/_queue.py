@@ -402,9 +402,7 @@ class CohortQueue:
         """Lets trials wait for cohorts: all at once, or as their race asks for them."""
         names = [trial.name for trial in trials]
         if self.ledger.study.tolerance is not None:
-            members = [self.ledger.trial(name) for name in names]
-            first = min(trial.configuration or 0 for trial in members)
-            earlier = [t for t in self.ledger.trials if (t.configuration or 0) < first]
+            earlier, members = map(self.ledger.trial, self._races), map(self.ledger.trial, names)
             race = SeedRace(self.ledger.study, members, earlier)
             self._races.update(dict.fromkeys(names, race))
             self._go_on(race)
