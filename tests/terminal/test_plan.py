@@ -46,7 +46,7 @@ def test_a_race_says_how_many_trials_it_takes_at_least_and_at_most(tmp_path: Pat
     assert rows(study)["search"] == (
         "random, 10 configurations × 5 seeds = 50 trials, of which a race trains 21 to 50: no "
         "further seed for what is surely no better than another (level 5%, tolerance 0.1) + 5 "
-        "undistilled, in 2 generation(s)"
+        "undistilled, in 1 generation(s)"
     )
 
 
