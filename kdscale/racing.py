@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
 ERROR_RATE = 0.05
 """Chance, at most, that something was stopped that is better than what stopped it."""
@@ -242,6 +241,8 @@ class _State:
 
     def stop(self, error_rate: float, tolerance: float) -> None:
         """Stops those that are surely no better than the leader, as far as the error rate goes."""
+        from scipy.special import stdtr  # every worker would wait for it, and no worker races
+
         leader, known = self.leader, self._fit
         fewest = min((self._had[number] for number in self._racing), default=len(self.seeds))
         if leader is None or fewest == len(self.seeds) or known.variance == 0.0:
