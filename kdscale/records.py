@@ -27,6 +27,10 @@ AttemptReason = Literal[
 """Why an attempt ended. The first four end the trial; after the others it is tried again."""
 
 
+RACED_OUT = "raced out"
+"""How the reason of a trial begins that a race of seeds has spared."""
+
+
 def trial_name(configuration: int | None, seed: int) -> str:
     """Returns a trial's name: ``c003-s1``, or ``undistilled-s1`` for a control trial."""
     return f"undistilled-s{seed}" if configuration is None else f"c{configuration:03d}-s{seed}"
@@ -76,8 +80,9 @@ class TrialRecord:
             counted from 1.
         group: Name of the trials that it is compared with at rungs: those of one generation and
             seed, such as ``g0-s0``; empty for a control trial.
-        reason: Why the trial ended as it did ("rung at epoch 4", "diverged at epoch 3 (ldrld)"), or
-            what is wrong while it runs ("the disk is full").
+        reason: Why the trial ended as it did ("rung at epoch 4", "diverged at epoch 3 (ldrld)",
+            "raced out after 2 seeds: surely no better than c007 (level 5%)"), or what is wrong
+            while it runs ("the disk is full").
         attempt: How many executions the trial has had, 1 for the first; 0 before it started.
         attempts: Those executions, first to last; the earliest are missing if an earlier version
             ran them.
@@ -111,6 +116,14 @@ class TrialRecord:
     def has_ended(self) -> bool:
         """Whether it is done, pruned or failed: nothing more will be trained."""
         return self.state not in ("waiting", "running")
+
+    @property
+    def is_raced_out(self) -> bool:
+        """Whether a race gave it no training: its configuration is surely no better than another.
+
+        Its reason says than which, and after how many seeds.
+        """
+        return self.state == "pruned" and self.reason.startswith(RACED_OUT)
 
     @property
     def name(self) -> str:

@@ -29,7 +29,7 @@ MOST_LINES = 450
 LAYERS = (
     ("urls",),
     ("errors", "outputs", "records"),
-    ("files",),
+    ("files", "racing"),
     ("losses", "models", "data"),
     ("training", "tracking"),
     ("search", "analysis"),

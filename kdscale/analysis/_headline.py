@@ -183,8 +183,15 @@ def _cost(study: StudyRecord) -> str:
         f"{fmt.seconds(spent.train_seconds)} of training."
     )
     counts = state_counts(study)
-    if counts["pruned"]:
-        text += f" Rungs stopped {fmt.count(counts['pruned'], 'trial')} early."
+    spared = sum(trial.is_raced_out for trial in study.trials)
+    if counts["pruned"] > spared:
+        text += f" Rungs stopped {fmt.count(counts['pruned'] - spared, 'trial')} early."
+    if spared:
+        raced_out = sum(bool(summary.raced_out) for summary in summarise(study))
+        text += (
+            f" A race spared {fmt.count(spared, 'trial')}: "
+            f"{fmt.count(raced_out, 'configuration')} got no further seed."
+        )
     again = fmt.reasons(attempt_reasons(study))
     if again:
         text += f" Cut short and tried again: {again}."

@@ -10,6 +10,7 @@ from kdscale.analysis._findings import FEWEST_CONFIGURATIONS, PRIMARY, Findings
 from kdscale.analysis._format import MetricFormat
 from kdscale.analysis._summary import best_configuration, candidates, configuration_name
 from kdscale.analysis.statistics import NO_EFFECT
+from kdscale.racing import ERROR_RATE
 from kdscale.records import FinalEvaluation, StudyRecord
 
 _NORMAL_QUANTILE = 1.96
@@ -64,6 +65,20 @@ def noise_note(findings: Findings) -> str:
             "alike; comparing within seeds takes it out."
         )
     return text
+
+
+def race_note(study: StudyRecord) -> str:
+    """Returns how a table of configurations that were raced is to be read; empty without a race."""
+    if not any(trial.is_raced_out for trial in study.trials):
+        return ""
+    return (
+        "Seeds were raced: configurations that are surely no better than another got no further "
+        "seed. The chances that one of them is better by more than the tolerance, all the same, "
+        f"add up to {ERROR_RATE:.0%} at most in each race (a design is one, and each generation of "
+        "a search that learns). Their means are over fewer seeds and not to be set beside the "
+        "others: what is said against the best, and all differences, compare within the seeds "
+        "that two configurations share."
+    )
 
 
 def difference_note(findings: Findings) -> str:

@@ -16,6 +16,7 @@ from kdscale.analysis._notes import (
     final_note,
     left_out,
     noise_note,
+    race_note,
     selection_note,
     training_note,
     warm_note,
@@ -111,7 +112,7 @@ def _configurations(page: Page) -> str:
         "that are not distinguishable from the best (Tukey's test for all pairs, paired by seed; "
         "5% chance of any wrong claim). Configurations with more such seeds come first. The last "
         "columns list the seeds whose trial was pruned or failed; such trials enter no mean, since "
-        "their values come from fewer epochs."
+        "their values come from fewer epochs. " + race_note(page.study)
     )
 
 

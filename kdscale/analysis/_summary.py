@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kdscale.analysis._estimate import Difference, Estimate, Goal, estimate, paired_difference
-from kdscale.records import FinalEvaluation, StudyRecord, TrialRecord, TrialState, Value
+from kdscale.records import (
+    RACED_OUT,
+    FinalEvaluation,
+    StudyRecord,
+    TrialRecord,
+    TrialState,
+    Value,
+)
 
 TEACHER = "teacher"
 UNDISTILLED = "undistilled student"
@@ -23,9 +30,10 @@ class ConfigurationSummary:
         number: The configuration's number.
         parameters: Searched hyperparameters and their values.
         values: Seed -> the study's metric, of the trials that trained to the last epoch.
-        pruned: Seeds whose trial was stopped at a rung.
+        pruned: Seeds whose trial was stopped at a rung or diverged.
         failed: Seeds whose trial failed.
         unfinished: Seeds whose trial waits or runs.
+        raced_out: Why a race gave it no further seed, and after how many; empty if none did.
     """
 
     number: int
@@ -34,6 +42,7 @@ class ConfigurationSummary:
     pruned: tuple[int, ...] = ()
     failed: tuple[int, ...] = ()
     unfinished: tuple[int, ...] = ()
+    raced_out: str = ""
 
     @property
     def name(self) -> str:
@@ -200,8 +209,11 @@ def nodes(study: StudyRecord) -> tuple[str, ...]:
 
 
 def _summary(number: int, trials: list[TrialRecord]) -> ConfigurationSummary:
+    raced_out = [trial for trial in trials if trial.is_raced_out]
+    began = [trial for trial in trials if not trial.is_raced_out]
+
     def seeds(*states: TrialState) -> tuple[int, ...]:
-        return tuple(sorted(trial.seed for trial in trials if trial.state in states))
+        return tuple(sorted(trial.seed for trial in began if trial.state in states))
 
     return ConfigurationSummary(
         number=number,
@@ -210,6 +222,7 @@ def _summary(number: int, trials: list[TrialRecord]) -> ConfigurationSummary:
         pruned=seeds("pruned"),
         failed=seeds("failed"),
         unfinished=seeds("waiting", "running"),
+        raced_out=raced_out[0].reason.removeprefix(f"{RACED_OUT} ") if raced_out else "",
     )
 
 

@@ -139,9 +139,12 @@ def configuration_table(study: StudyRecord, level: Plateau | None) -> Table:
             others stand out.
     """
     metric = MetricFormat(study.metric)
+    summaries = rank(summarise(study), study.goal)
+    raced = any(summary.raced_out for summary in summaries)
     rows = [
         _configuration_row(summary, study, metric, level)
-        for summary in rank(summarise(study), study.goal)
+        + ((Cell(summary.raced_out or NOTHING, summary.raced_out or None),) if raced else ())
+        for summary in summaries
     ]
     reference = None
     if study.controls:
@@ -152,6 +155,7 @@ def configuration_table(study: StudyRecord, level: Plateau | None) -> Table:
         cells += _estimate_cells(known, tuple(values.values()), metric)
         cells += [Cell(NOTHING) for _ in ("standing", *study.parameters)]
         cells += _seed_cells(study.controls)
+        cells += [Cell(NOTHING)] if raced else []
         rows.insert(0, tuple(cells))
     columns = (
         Column("configuration"),
@@ -163,6 +167,7 @@ def configuration_table(study: StudyRecord, level: Plateau | None) -> Table:
         *(Column(name, numeric=_is_numeric(study, name), code=True) for name in study.parameters),
         Column("pruned"),
         Column("failed"),
+        *([Column("raced out")] if raced else []),
     )
     return Table(columns, tuple(rows), reference)
 

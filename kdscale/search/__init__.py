@@ -12,7 +12,7 @@ from kdscale.search._fresh import delete_study, what_fresh_deletes
 from kdscale.search._heartbeat import CohortSeen, Heartbeat
 from kdscale.search._lease import sweep_lock
 from kdscale.search._ledger import Ledger, open_ledger
-from kdscale.search._plan import cost
+from kdscale.search._plan import cost, fewest_and_most, spared_epochs
 from kdscale.search._remote import fetch_students
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher
@@ -46,6 +46,7 @@ __all__ = [
     "designed_configuration",
     "dump_yaml",
     "fetch_students",
+    "fewest_and_most",
     "fill_cache",
     "has_begun",
     "ledger_snapshot",
@@ -56,6 +57,7 @@ __all__ = [
     "read_yaml",
     "room",
     "single_trial",
+    "spared_epochs",
     "sweep",
     "sweep_lock",
     "train_single",

@@ -88,7 +88,8 @@ def cohorts_of_a_generation(study: Study) -> int:
     """
     size, _ = expected_size(study, None)
     configurations = min(study.generation_size, study.configurations)
-    return len(study.seed_list) * ceil(configurations / size)
+    seeds = len(study.seed_list) if study.tolerance is None else 1  # raced: one after the other
+    return seeds * ceil(configurations / size)
 
 
 def resources_key(study: Study, nodes: Sequence[Mapping[str, float]]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
-from kdscale.records import trial_name
+from kdscale.racing import PILOTS
+from kdscale.records import TrialRecord, trial_name
 from kdscale.search._study import Study
 
 CONTROL = -1
@@ -101,19 +103,57 @@ def cost(study: Study, cohort_size: int) -> Cost:
         cohort_size: The most trials that train together.
     """
     epochs, seeds = study.budget.epochs, len(study.seed_list)
-    sizes = [len(generation(study, number)) // seeds for number in range(generations(study))]
-    # What is planned at once can train together.
-    waves = [[size] for size in sizes] if study.search.method in MODEL_BASED else [sizes]
     students = teachers = start = 0
-    for end in (*study.rung_epochs, epochs):
+    for end, waves in zip((*study.rung_epochs, epochs), _waves(study), strict=True):
         students += (end - start) * sum(map(sum, waves))
         teachers += (end - start) * sum(ceil(sum(wave) / cohort_size) for wave in waves)
         start = end
-        eta = study.rungs.eta if study.rungs else 1
-        waves = [[max(1, size // eta) for size in wave] for wave in waves]
+    with_rungs, left = seeds, _waves(study)[-1]
+    if study.tolerance is not None:  # rungs compare under the first seed alone
+        with_rungs = 1
+    whole = (seeds - with_rungs) * epochs
+    students = with_rungs * students + whole * sum(map(sum, left))
+    teachers = with_rungs * teachers + whole * sum(ceil(sum(one) / cohort_size) for one in left)
     control_epochs = len(controls(study)) * epochs
     return Cost(
-        student_epochs=students * seeds + control_epochs,
+        student_epochs=students + control_epochs,
         without_rungs=study.trials * epochs + control_epochs,
-        teacher_epochs=teachers * seeds,
+        teacher_epochs=teachers,
     )
+
+
+def fewest_and_most(study: Study) -> tuple[int, int]:
+    """Returns how many trials are trained at least and at most, if none fails or diverges.
+
+    All of them, unless seeds are raced: then each configuration has one, the best of the first race
+    show the noise under a second one, and the winner has all.
+    """
+    if study.tolerance is None:
+        return study.trials, study.trials
+    further, left = len(study.seed_list) - 1, _waves(study)[-1]
+    pilots = min(PILOTS, sum(left[0])) - 1
+    return (
+        study.configurations + further + pilots,
+        study.configurations + further * sum(map(sum, left)),
+    )
+
+
+def spared_epochs(study: Study, trials: Iterable[TrialRecord]) -> int:
+    """Returns how many epochs of what a study costs at most a race has spared so far."""
+    raced_out = sum(trial.is_raced_out for trial in trials)
+    _, most = fewest_and_most(study)
+    dropped = study.trials - most  # by rungs: not in the cost
+    return max(0, raced_out - dropped) * study.budget.epochs
+
+
+def _waves(study: Study) -> list[list[list[int]]]:
+    """Returns from rung to rung how many configurations of each generation are left.
+
+    What is planned at once, and so can train together, is a list of its own.
+    """
+    seeds, eta = len(study.seed_list), study.rungs.eta if study.rungs else 1
+    sizes = [len(generation(study, number)) // seeds for number in range(generations(study))]
+    found = [[[size] for size in sizes] if study.search.method in MODEL_BASED else [sizes]]
+    for _ in study.rung_epochs:
+        found.append([[max(1, size // eta) for size in wave] for wave in found[-1]])
+    return found

@@ -199,6 +199,9 @@ def _child(
     schema: Mapping[str, Any], node: Mapping[str, Any], step: str | int
 ) -> Mapping[str, Any]:
     """Returns the schema of a key, an entry, or a member of a discriminated union."""
+    for member in node.get("anyOf", ()):
+        if member.get("$ref") == f"#/$defs/{step}":
+            return member  # type: ignore[no-any-return]
     node = _resolved(schema, node)
     if isinstance(step, int):
         return node.get("items", {})  # type: ignore[no-any-return]

@@ -2,12 +2,14 @@
 
 A sampler never sees the durable study, only a copy in memory with one trial a configuration: its
 value is the mean over seeds, so the sampler models the effect of a configuration and not the
-noise of a seed. The sampler is seeded anew for each configuration number. Both make a proposal
-a function of (search.seed, number, outcomes): the same after any restart and on any cluster.
+noise of a seed; where seeds are raced, the mean with what its seeds do to all taken out. The
+sampler is seeded anew for each configuration number. So a proposal is a function of (search.seed,
+number, outcomes): the same after any restart and on any cluster.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from kdscale.racing import fair_means
 from kdscale.records import TrialRecord, Value
 from kdscale.search._study import Study
 
@@ -62,7 +65,11 @@ def propose(
     sampler = _sampler(study, number)
     copy = optuna.create_study(sampler=sampler, direction=study.metric.goal)
     distributions = study.distributions()
-    outcomes = [_outcome(study, *pair) for pair in zip(known, memories, strict=True)]
+    fair = _fair_means(known) if study.tolerance is not None else {}
+    outcomes = [
+        _outcome(study, trials, memory, fair.get(index))
+        for index, (trials, memory) in enumerate(zip(known, memories, strict=True))
+    ]
     if study.search.method != "tpe":
         outcomes = _with_values(study, outcomes)
     copy.add_trials(outcomes)
@@ -87,15 +94,40 @@ def _sampler(study: Study, number: int) -> BaseSampler:
             raise ValueError(f"{other} learns from no result: it has a design")
 
 
-def _outcome(study: Study, trials: Sequence[TrialRecord], memory: Mapping[str, Any]) -> FrozenTrial:
-    """Returns one Optuna trial that stands for a configuration under all seeds.
+def _fair_means(known: Sequence[Sequence[TrialRecord]]) -> dict[int, float]:
+    """Returns by configuration the mean over the seeds that a race gave it, fair to the others."""
+    return fair_means(
+        {
+            (index, trial.seed): trial.value
+            for index, trials in enumerate(known)
+            for trial in trials
+            if trial.state == "done" and trial.value is not None and math.isfinite(trial.value)
+        }
+    )
+
+
+def _outcome(
+    study: Study,
+    trials: Sequence[TrialRecord],
+    memory: Mapping[str, Any],
+    fair: float | None = None,
+) -> FrozenTrial:
+    """Returns one Optuna trial that stands for a configuration under the seeds that it had.
 
     It is COMPLETE with the mean value if every seed trained to the end; PRUNED with the mean
     curve up to the last epoch that all seeds reached if one was dropped; RUNNING while a seed is
     in training; FAIL only if no seed has learnt anything about it. If one diverged it is PRUNED
     without a curve: tpe ranks that behind all that were dropped, however good it looked before,
     and the other samplers take the worst value that there is.
+
+    Args:
+        study: The study.
+        trials: The configuration's trials.
+        memory: What the sampler remembered with it.
+        fair: What stands for the mean value, where there is something better.
     """
+    parameters = dict(trials[0].parameters)
+    trials = [trial for trial in trials if not trial.is_raced_out]
     states = {trial.state for trial in trials}
     diverged = any(trial.reason.startswith("diverged") for trial in trials)
     if states & {"waiting", "running"}:
@@ -113,8 +145,8 @@ def _outcome(study: Study, trials: Sequence[TrialRecord], memory: Mapping[str, A
     values = [trial.value for trial in trials if trial.value is not None]
     return create_trial(
         state=_STATES[state],
-        value=fmean(values) if state == "done" else None,
-        params=dict(trials[0].parameters),
+        value=(fmean(values) if fair is None else fair) if state == "done" else None,
+        params=parameters,
         distributions=study.distributions(),
         intermediate_values=intermediate if state in ("done", "pruned") and not diverged else {},
         system_attrs=dict(memory),

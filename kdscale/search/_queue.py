@@ -27,6 +27,7 @@ from kdscale.search._plan import (
     next_boundary,
 )
 from kdscale.search._propose import Proposal
+from kdscale.search._racing import SeedRace
 from kdscale.search._rungs import Halving, RungGroup
 from kdscale.training import Measured, Progress
 
@@ -52,7 +53,7 @@ class CohortQueue:
     of lanes nor who ended first changes what a study finds.
 
     Model-based searches plan a generation when every trial of the one before has ended. Designs
-    plan everything at once.
+    plan everything at once. Where seeds are raced, a trial waits until its race asks for it.
     """
 
     def __init__(
@@ -95,6 +96,8 @@ class CohortQueue:
         self._settled: set[str] = set()
         """Trials that wait for a cohort."""
         self._groups: dict[str, RungGroup] = {}
+        self._races: dict[str, SeedRace] = {}
+        """By trial, the race that it is in."""
         self._began: set[str] = set()
         """Trials whose present attempt has been counted."""
         self._left: set[str] = set()
@@ -286,9 +289,11 @@ class CohortQueue:
         return None if trial.is_control else trial.parameters
 
     def _settle(self, trial: TrialRecord) -> None:
-        """Lets a trial wait for its next cohort, unless it has ended or waits for its group."""
-        group = self._groups.get(trial.group)
+        """Lets a trial wait for its next cohort, unless it has ended or waits for others."""
+        group, race = self._groups.get(trial.group), self._races.get(trial.name)
         epoch = len(trial.history)
+        if race is not None and trial.name not in race.going:
+            return
         if trial.has_ended or trial.name in self._busy or trial.name in self._settled:
             return
         if group is not None and epoch >= group.limit:
@@ -302,13 +307,18 @@ class CohortQueue:
         names.insert(len(names) - before_control, trial.name)
 
     def _change(self, trial: TrialRecord) -> None:
-        """Takes a trial that has changed, and what that means for the others of its group."""
+        """Takes a trial that has changed, and what that means for others of its race and group."""
         self._all_seconds += trial.train_seconds - self._seconds.get(trial.name, 0.0)
         self._seconds[trial.name] = trial.train_seconds
         if trial.has_ended:
             self._left.discard(trial.name)
             self._controls_left.discard(trial.name)
         self._changed.append(trial)
+        race = self._races.get(trial.name)
+        if race is not None:
+            race.update(trial)
+            if trial.has_ended and not trial.is_raced_out:
+                self._go_on(race)
         group = self._groups.get(trial.group)
         if group is None:
             return
@@ -319,6 +329,15 @@ class CohortQueue:
         if group.limit != limit:
             for name in group.names:
                 self._settle(self.ledger.trial(name))
+
+    def _go_on(self, race: SeedRace) -> None:
+        """Takes a race to its next step, if it has ended one."""
+        if race.going:
+            return
+        for name, reason in race.decide().items():
+            self._change(self.ledger.end(name, "pruned", reason))
+        for name in sorted(race.going, key=lambda name: self.ledger.trial(name).number):
+            self._settle(self.ledger.trial(name))
 
     def _count_failures(self, job: Job, unfinished: Sequence[str], loss: Loss) -> None:
         """Counts a crash for the trials that did not come to the end of their leg."""
@@ -364,16 +383,31 @@ class CohortQueue:
     def _plan(self) -> None:
         """Plans trials as far as the search can know them, and lets them wait for cohorts."""
         study = self.ledger.study
+        learns = study.search.method in MODEL_BASED
+        together: list[TrialRecord] = []
         while self._planned < generations(study):
             trials = ask_generation(self.ledger, self._planned, self.on_change)
             self._planned += 1
             self._left.update(trial.name for trial in trials if not trial.has_ended)
+            together += trials
             if study.rungs is not None:
                 self._form_groups(trials, study.rungs.eta)
-            for trial in trials:
-                self._settle(self.ledger.trial(trial.name))
-            if study.search.method in MODEL_BASED and self._left:
+            if learns or self._planned == generations(study):
+                self._start(together)
+                together = []
+            if learns and self._left:
                 break
+
+    def _start(self, trials: Sequence[TrialRecord]) -> None:
+        """Lets trials wait for cohorts: all at once, or as their race asks for them."""
+        names = [trial.name for trial in trials]
+        if self.ledger.study.tolerance is not None:
+            earlier, members = map(self.ledger.trial, self._races), map(self.ledger.trial, names)
+            race = SeedRace(self.ledger.study, members, earlier)
+            self._races.update(dict.fromkeys(names, race))
+            self._go_on(race)
+        for name in names:
+            self._settle(self.ledger.trial(name))
 
     def _plan_controls(self) -> None:
         for planned in controls(self.ledger.study):
@@ -385,9 +419,11 @@ class CohortQueue:
     def _form_groups(self, trials: Sequence[TrialRecord], eta: int) -> None:
         study = self.ledger.study
         rule = Halving(study.rung_epochs, eta, study.metric.name, study.metric.goal)
+        seeds = study.seed_list if study.tolerance is None else study.seed_list[:1]
         by_group: defaultdict[str, list[TrialRecord]] = defaultdict(list)
         for trial in trials:
-            by_group[trial.group].append(trial)
+            if trial.seed in seeds:  # those that are raced on are compared at their last epoch
+                by_group[trial.group].append(trial)
         for name, members in by_group.items():
             group = self._groups[name] = RungGroup(rule, members)
             for dropped, reason in group.decide().items():

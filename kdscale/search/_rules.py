@@ -19,6 +19,7 @@ from kdscale.search._sections import (
     RungsSpec,
     SearchSpec,
 )
+from kdscale.search._seeds import seed_values
 from kdscale.search._yaml import Keys, flow
 from kdscale.training import SEARCHABLE_RECIPE_FIELDS, ObjectiveSpec, RecipeSpec, TaskSpec
 
@@ -222,7 +223,7 @@ def _searched(parameters: dict[str, Parameter]) -> list[str]:
 
 
 def _trials_are_whole_configurations(budget: BudgetSpec, seeds: Any) -> Iterator[Violation]:
-    count = seeds if isinstance(seeds, int) else len(seeds)
+    count = len(seed_values(seeds))
     if budget.trials is not None and budget.trials % count:
         rule = f"must be a multiple of the number of seeds ({count})"
         yield Violation(("budget", "trials"), rule, _multiples(budget.trials, count))
@@ -250,7 +251,7 @@ def _trials_fit_the_design(
     if search.baseline is not None and any(axis.name not in search.baseline for axis in axes):
         return
     size = design_size(search, axes)
-    count = seeds if isinstance(seeds, int) else len(seeds)
+    count = len(seed_values(seeds))
     if budget.trials != size * count:
         rule = f"must be {size} configurations x {count} seeds with search.method: {search.method}"
         yield Violation(("budget", "trials"), rule, f"write {size * count}, or leave trials out")

@@ -74,7 +74,8 @@ class MetricSpec(Spec):
 
 class RungsSpec(Spec):
     """Successive halving: of a generation's trials under one seed, only the best 1/eta train on
-    after each rung. Which trials train together changes nothing.
+    after each rung. Which trials train together changes nothing. Where seeds are raced, rungs
+    compare under the first seed; who comes through trains to the last epoch under the others.
     """
 
     eta: int = Field(2, ge=2)

@@ -30,13 +30,13 @@ from kdscale.search._sections import (
     ResourcesSpec,
     RungsSpec,
     SearchSpec,
-    Seed,
     StorageSpec,
     TrackingSpec,
 )
+from kdscale.search._seeds import Seeds, race_tolerance, seed_values, unique_seeds
 from kdscale.search._tasks import NAME, TaskChanges, in_task, names_broken, task_data
 from kdscale.search._yaml import Keys, dump_yaml, read_yaml
-from kdscale.training import ObjectiveSpec, RecipeSpec, Spec, TaskSpec, rule_error
+from kdscale.training import ObjectiveSpec, RecipeSpec, Spec, TaskSpec
 from kdscale.urls import drop_password
 
 _GENERATION = 8
@@ -81,8 +81,8 @@ class Study(Spec):
     metric: MetricSpec = MetricSpec()
     """What the search improves."""
 
-    seeds: Annotated[int, Field(ge=1)] | Annotated[tuple[Seed, ...], Field(min_length=1)] = 1
-    """A count (seeds 0 to n-1) or a list of seeds."""
+    seeds: Seeds = 1
+    """A count (seeds 0 to n-1), a list of seeds, or a mapping that may race them."""
 
     rungs: RungsSpec | None = None
     """Successive halving; without it every trial trains to the last epoch."""
@@ -108,16 +108,19 @@ class Study(Spec):
 
     @field_validator("seeds")
     @classmethod
-    def _seeds_are_unique(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
-        for index, seed in enumerate(seeds if isinstance(seeds, tuple) else ()):
-            if isinstance(seeds, tuple) and seed in seeds[:index]:
-                raise rule_error("must be listed only once", hint="remove it", at=(index,))
+    def _seeds_are_unique(cls, seeds: Seeds) -> Seeds:
+        unique_seeds(seeds if isinstance(seeds, tuple) else ())
         return seeds
 
     @property
     def seed_list(self) -> tuple[int, ...]:
         """The seeds."""
-        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+        return seed_values(self.seeds)
+
+    @property
+    def tolerance(self) -> float | None:
+        """By how much worse than the best the winner of a race may be; None without a race."""
+        return race_tolerance(self.seeds, self.metric)
 
     @property
     def rung_epochs(self) -> tuple[int, ...]:

@@ -7,8 +7,9 @@ from rich.table import Table
 
 from kdscale.data import AugmentationSpec, usable_bytes
 from kdscale.files import Remote, size_text
+from kdscale.racing import ERROR_RATE
 from kdscale.records import Value
-from kdscale.search import CachePlan, Check, FilesPlan, Study
+from kdscale.search import CachePlan, Check, FilesPlan, Study, fewest_and_most
 
 _MILLION = 1e6
 _FORMS = {
@@ -37,6 +38,7 @@ def plan_view(study: Study, check: Check) -> Table:
         "searched": ", ".join(axis.name for axis in study.axes) or "nothing: all is fixed",
         "search": f"{study.search.method}, {study.configurations} configurations × {len(seeds)} "
         f"seeds = {study.trials} trials"
+        + _raced(study)
         + (f" + {len(seeds)} undistilled" if study.undistilled else "")
         + f", in {check.generations} generation(s)",
         "cohorts": f"up to {check.cohort_size} trials of a seed train together "
@@ -87,15 +89,27 @@ def _objective(study: Study) -> str:
     )
 
 
+def _raced(study: Study) -> str:
+    if study.tolerance is None:
+        return ""
+    fewest, most = fewest_and_most(study)
+    return (
+        f", of which a race trains {fewest} to {most}: no further seed for what is surely no "
+        f"better than another (level {ERROR_RATE:.0%}, tolerance {study.tolerance:g})"
+    )
+
+
 def _epochs(study: Study, check: Check) -> str:
-    text = f"{study.budget.epochs} a trial; {check.student_epochs} of students in all"
+    most = "at most " if study.tolerance is not None else ""
+    text = f"{study.budget.epochs} a trial; {most}{check.student_epochs} of students in all"
     if study.rung_epochs:
         assert study.rungs is not None
         rungs = ", ".join(map(str, study.rung_epochs))
+        which = "seed by seed" if study.tolerance is None else "under the first seed"
         compared = min(study.generation_size, study.configurations)
         text += (
             f" ({check.without_rungs} without rungs: after epoch {rungs} the best "
-            f"1/{study.rungs.eta} of {compared} configurations go on, seed by seed)"
+            f"1/{study.rungs.eta} of {compared} configurations go on, {which})"
         )
     return f"{text}, {check.teacher_epochs} of the teacher's passes"
 

@@ -20,7 +20,7 @@ from kdscale.analysis import (
     parameters_text,
 )
 from kdscale.records import TrialRecord
-from kdscale.search import CohortSize, Ledger, Study, cost
+from kdscale.search import CohortSize, Ledger, Study, cost, spared_epochs
 from kdscale.training import Progress
 
 _ENDED = ("done", "pruned", "failed")
@@ -40,7 +40,8 @@ class SweepView:
         self._best: ConfigurationSummary | None = None
         self._started = time.monotonic()
         self._epochs_before = 0
-        self._total = 0
+        self._most = 0
+        """Epochs that the study trains at most."""
         self._best_is_old = True
         self._best_after = 0.0
         self._last_line = 0.0
@@ -87,7 +88,7 @@ class SweepView:
         self._ledger = ledger
         self._started = time.monotonic()
         self._epochs_before = self._epochs()
-        self._total = cost(study, 1).student_epochs
+        self._most = cost(study, 1).student_epochs
         self._find_best()
 
     def on_size(self, size: CohortSize) -> None:
@@ -127,8 +128,8 @@ class SweepView:
 
     def _bar(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))
-        completed = min(self._epochs(), self._total)
-        bar = ProgressBar(total=self._total, completed=completed, width=24)
+        total = self._total()
+        bar = ProgressBar(total=total, completed=min(self._epochs(), total), width=24)
         table.add_row(bar, self._status_line())
         return table
 
@@ -178,8 +179,11 @@ class SweepView:
         running = sum(bool(trial.cohort) for trial in list(self._trials.values()))
         if trained < max(1, running):  # an epoch of a whole cohort is told trial by trial
             return "time left: measuring"
-        left = max(0, self._total - self._epochs()) * seconds / trained
+        left = max(0, self._total() - self._epochs()) * seconds / trained
         return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"
+
+    def _total(self) -> int:
+        return self._most - spared_epochs(self._study, list(self._trials.values()))
 
     def _epochs(self) -> int:
         return sum(len(trial.history) for trial in list(self._trials.values()))

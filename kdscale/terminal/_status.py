@@ -17,8 +17,8 @@ from rich.padding import Padding
 from rich.table import Table
 
 from kdscale.analysis import MetricFormat, best_configuration, parameters_text
-from kdscale.records import TrialState, Value
-from kdscale.search import CohortSeen, Heartbeat, Ledger, cost, losses
+from kdscale.records import RACED_OUT, TrialRecord, TrialState, Value
+from kdscale.search import CohortSeen, Heartbeat, Ledger, cost, losses, spared_epochs
 
 _QUIET_SECONDS = 30.0
 """A sweep that gave no sign of life for so long is taken for dead."""
@@ -28,6 +28,8 @@ _MISSED_SECONDS = 12.0
 
 _ORDER: tuple[TrialState, ...] = ("done", "pruned", "failed", "running", "waiting")
 _RANK = re.compile(r": rank \d+ of \d+$")
+_AFTER = re.compile(rf"^{RACED_OUT} after \d+ seeds?: (c\d+-s\d+ )?")
+_RIVAL = re.compile(r"c\d+ (\(level)")
 _MOST_REASONS = 4
 
 
@@ -121,14 +123,14 @@ def status_of(ledger: Ledger, now: datetime | None = None) -> Status:
     states = Counter(trial.state for trial in trials)
     states["waiting"] += max(0, planned - len(trials))
     reasons = Counter(
-        f"{trial.state}: {_RANK.sub('', trial.reason)}"
+        f"{trial.state}: {_shared_reason(trial)}"
         for trial in trials
         if trial.has_ended and trial.reason
     )
     runs, sweep = _sweep_words(beat, now or datetime.now(UTC))
     beat = beat or Heartbeat("", 0, "", "")
     trained = sum(len(trial.history) for trial in trials)
-    left = max(0, cost(study, 1).student_epochs - trained)
+    left = max(0, cost(study, 1).student_epochs - spared_epochs(study, trials) - trained)
     return Status(
         study=study.name,
         folder=str(study.folder),
@@ -149,6 +151,13 @@ def status_of(ledger: Ledger, now: datetime | None = None) -> Status:
         asked=beat.asked,
         there=beat.there if runs else "",
     )
+
+
+def _shared_reason(trial: TrialRecord) -> str:
+    """Returns a trial's reason without what is its own, to be counted with others."""
+    if trial.is_raced_out:
+        return _RIVAL.sub(r"another \1", _AFTER.sub(f"{RACED_OUT}: ", trial.reason))
+    return _RANK.sub("", trial.reason)
 
 
 def status_view(status: Status, command: str) -> RenderableType:

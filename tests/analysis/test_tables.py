@@ -9,6 +9,7 @@ import pytest
 from kdscale.analysis._contents import Contents, sensitivity_name
 from kdscale.analysis._export import latex_text, to_csv, to_latex, to_markdown, trials_csv
 from kdscale.analysis._findings import Findings
+from kdscale.analysis._headline import headline
 from kdscale.analysis._tables import (
     Cell,
     Column,
@@ -24,6 +25,22 @@ from .studies import simulate, study, trial, usual
 
 def texts(table: Table) -> list[list[str]]:
     return [[cell.text for cell in row] for row in table.rows]
+
+
+def test_what_was_raced_out_says_so_and_counts_as_no_pruned_trial() -> None:
+    why = "raced out after 1 seed: surely no better than c001 (level 5%)"
+    spared = trial(2, 0, 1, None, "pruned", reason=why)
+    spared = replace(spared, history=(), attempt=0, train_seconds=0.0)
+    trials = [trial(0, 0, 0, 60.0), trial(1, 1, 0, 72.0), spared, trial(3, 1, 1, 72.5)]
+    table = configuration_table(study(trials, rungs=(), parameters=()), None)
+    assert [column.title for column in table.columns][-3:] == ["pruned", "failed", "raced out"]
+    best, worse = texts(table)
+    assert (best[0], best[3], best[-1]) == ("c001", "2", "–")
+    assert (worse[0], worse[3], worse[-3]) == ("c000", "1", "–")
+    assert worse[-1] == "after 1 seed: surely no better than c001 (level 5%)"
+    cost = next(one.text for one in headline(study(trials)) if one.label == "Cost")
+    assert "A race spared 1 trial: 1 configuration got no further seed." in cost
+    assert "Rungs" not in cost
 
 
 def test_csv_has_a_row_a_trial_and_loses_no_digit() -> None:

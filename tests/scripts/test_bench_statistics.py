@@ -14,7 +14,7 @@ def test_every_claim_has_its_row() -> None:
     names = {row[0] for row in rows}
     assert "mean, t interval" in names
     assert "race, tolerance 0.1: runs of those of grid x 5 seeds" in names
-    assert {row[1] for row in rows} == {*bench_statistics.SURFACES, "8 seeds"}
+    assert {row[1] for row in rows} == {*bench_statistics.SURFACES, "needle", "8 seeds"}
 
 
 def test_importances_say_what_they_claim(monkeypatch: pytest.MonkeyPatch) -> None:

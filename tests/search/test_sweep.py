@@ -87,6 +87,33 @@ def test_a_sweep_trains_what_is_planned_and_the_next_one_nothing(tmp_path: Path)
     assert numbers(swept_here(tiny_study(tmp_path / "here", **sections))) == numbers(ledger)
 
 
+def test_a_race_of_seeds_ends_and_the_next_sweep_has_nothing_to_do(tmp_path: Path) -> None:
+    recipe = {"batch_size": 50}
+    teacher = TASK["teacher"] | {"recipe": {"lr": 0.1, **recipe}}
+    study = tiny_study(
+        tmp_path,
+        task=TASK | {"teacher": teacher, "recipe": recipe},
+        search={"method": "grid"},
+        parameters={"recipe.lr": {"values": [0.1, 0.05, 0.00001, 0.000001]}},
+        metric={"name": "train_loss", "goal": "minimize"},
+        seeds={"n": 3, "policy": "race"},
+        budget={"epochs": 1},
+    )
+    outcome = sweep(study, Listener())
+    assert (outcome.trained, outcome.complete) == (True, True)
+    trials = outcome.ledger.trials
+    hopeless = [trial for trial in trials if trial.parameters["recipe.lr"] < 0.001]
+    assert [trial.state for trial in hopeless] == 2 * ["done", "done", "pruned"]
+    assert [trial.is_raced_out for trial in hopeless] == 2 * [False, False, True]
+    assert {trial.attempt for trial in trials if not trial.is_raced_out} == {1}
+    assert [control.state for control in outcome.ledger.controls] == 3 * ["done"]
+
+    before, again = files_of(study), Listener()
+    second = sweep(study, again)
+    assert (second.trained, second.complete) == (False, True)
+    assert (again.changes, files_of(study)) == ([], before)
+
+
 def test_several_workers_train_what_one_does(tmp_path: Path) -> None:
     """A student without BatchNorm, under a method that looks across the batch.
 

@@ -41,6 +41,15 @@ def rows(study: Study, check: Check = CHECK) -> dict[str, str]:
     return {name: about.rstrip() for name, about in lines}
 
 
+def test_a_race_says_how_many_trials_it_takes_at_least_and_at_most(tmp_path: Path) -> None:
+    study = study_in(tmp_path, "++seeds={n: 5, policy: race}", "budget.trials=50")
+    assert rows(study)["search"] == (
+        "random, 10 configurations × 5 seeds = 50 trials, of which a race trains 21 to 50: no "
+        "further seed for what is surely no better than another (level 5%, tolerance 0.1) + 5 "
+        "undistilled, in 1 generation(s)"
+    )
+
+
 def test_the_plan_says_it_all(tmp_path: Path) -> None:
     study = study_in(tmp_path, "rungs.first=1", "objective.ce_weight=0.5")
     plan = rows(study)

@@ -14,6 +14,8 @@ from rich.console import Console
 from sweeps import PretendSweep, study_in
 
 from kdscale.search import CohortSeen, Heartbeat, Ledger, open_ledger
+from kdscale.search._plan import PlannedTrial
+from kdscale.search._propose import Proposal
 from kdscale.terminal import Status, status_of, status_view
 
 NOW = datetime(2026, 11, 21, 15, 0, 0, tzinfo=UTC)
@@ -114,6 +116,27 @@ def test_json_has_all_that_is_shown(tmp_path: Path) -> None:
     assert told["cohorts"][0]["node"] == "gpu-1 (10.0.0.7)"
     assert told["tracking"] == "MLflow is away"
     assert told["complete"] is False
+
+
+def test_what_was_raced_out_is_counted_together(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    open_ledger(study, create=True)
+    PretendSweep()(study)
+    ledger = open_ledger(study, create=False)
+    best = "surely no better than c007 (level 5%, tolerance 0.1)"
+    for name, reason in (
+        ("c008-s0", f"raced out after 1 seed: {best}"),
+        ("c008-s1", f"raced out after 2 seeds: {best.replace('7', '1')}"),
+        ("c009-s1", "raced out after 1 seed: c009-s0 was stopped at a rung at epoch 6"),
+    ):
+        number, seed = name.split("-s")
+        planned = PlannedTrial(int(number[1:]), int(seed))
+        ledger.add(planned, Proposal(ledger.trials[0].parameters))
+        ledger.end(name, "pruned", reason)
+    assert status_of(ledger, NOW).reasons == {
+        "pruned: raced out: surely no better than another (level 5%, tolerance 0.1)": 2,
+        "pruned: raced out: was stopped at a rung at epoch 6": 1,
+    }
 
 
 def test_a_complete_study_needs_no_command(tmp_path: Path) -> None:

@@ -39,11 +39,12 @@ from kdscale.analysis.statistics._power import (
     power_plan,
     seeds_needed,
 )
-from kdscale.analysis.statistics._race import Race, race
+from kdscale.analysis.statistics._race import race
 from kdscale.analysis.statistics._regret import Regret, Regrets, regrets
 from kdscale.analysis.statistics._results import Layout, Result, Results, results_of
 from kdscale.analysis.statistics._shrinkage import BestValue, best_value
 from kdscale.analysis.statistics._surface import Line, Surface, Surrogate
+from kdscale.racing import Race
 
 __all__ = [
     "MEASURES",
