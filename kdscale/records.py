@@ -81,7 +81,8 @@ class TrialRecord:
         attempt: How many executions the trial has had, 1 for the first; 0 before it started.
         attempts: Those executions, first to last; the earliest are missing if an earlier version
             ran them.
-        train_seconds: Seconds spent on the trial's own training steps, summed over attempts.
+        train_seconds: Seconds spent on the trial's own training steps, summed over attempts; where
+            budgets are seconds its training compute, of which shared parts count for each trial.
         student: Path of the trained student's weights, relative to the study folder, or None.
         cohort: Name of the cohort that trains it at this moment; empty if none does, and in what
             is read from the durable record.
@@ -173,6 +174,8 @@ class StudyRecord:
         commit: Git commit of the working directory, or empty.
         teacher_note: What students see of the teacher, if not what it computes; or empty.
         remarks: What a reader must know of how it was trained, in sentences.
+        budget_seconds: Seconds of training compute of a trial, times its ``budget.compute``, where
+            those are the budget and epochs are parts of them; None where the budget is epochs.
     """
 
     name: str
@@ -192,3 +195,4 @@ class StudyRecord:
     commit: str = ""
     teacher_note: str = ""
     remarks: tuple[str, ...] = ()
+    budget_seconds: float | None = None
