@@ -86,7 +86,8 @@ class TrialRecord:
         attempt: How many executions the trial has had, 1 for the first; 0 before it started.
         attempts: Those executions, first to last; the earliest are missing if an earlier version
             ran them.
-        train_seconds: Seconds spent on the trial's own training steps, summed over attempts.
+        train_seconds: Seconds spent on the trial's own training steps, summed over attempts; where
+            budgets are seconds its training compute, of which shared parts count for each trial.
         student: Path of the trained student's weights, relative to the study folder, or None.
         cohort: Name of the cohort that trains it at this moment; empty if none does, and in what
             is read from the durable record.
@@ -188,6 +189,8 @@ class StudyRecord:
         warm_start: The study whose best configurations those are; empty if none.
         teacher_note: What students see of the teacher, if not what it computes; or empty.
         remarks: What a reader must know of how it was trained, in sentences.
+        budget_seconds: Seconds of training compute of a trial, times its ``budget.compute``, where
+            those are the budget and epochs are parts of them; None where the budget is epochs.
     """
 
     name: str
@@ -209,3 +212,4 @@ class StudyRecord:
     warm_start: str = ""
     teacher_note: str = ""
     remarks: tuple[str, ...] = ()
+    budget_seconds: float | None = None

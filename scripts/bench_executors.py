@@ -27,7 +27,7 @@ from kdscale.errors import UserError
 from kdscale.losses import TermConfig
 from kdscale.models import create_model
 from kdscale.training import Cohort, Group, Member, ModelSpec, RecipeSpec
-from kdscale.training._cohort import _Loop
+from kdscale.training._cohort import CohortLoop
 from kdscale.training._step import Lesson
 from kdscale.training._student import union_of_needs
 
@@ -61,7 +61,7 @@ class Arm:
         data = load_data(Icons100Spec(train_images=max(1000, 2 * options.batch_size)))
         teacher = create_model(options.teacher, data.num_classes, seed=0).eval().to(device)
         cohort = Cohort(ModelSpec(model=options.student), members, 0, 10)
-        self.loop = _Loop(cohort, data, teacher.requires_grad_(False), Group(device=device))
+        self.loop = CohortLoop(cohort, data, teacher.requires_grad_(False), Group(device=device))
         self.students = self.loop.students
         if not self.students:
             raise UserError(self.loop.refused["0"])

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from kdscale.analysis._compute import ComputePoint, compute_points
+from kdscale.analysis._compute_view import compute_table
 from kdscale.analysis._findings import Findings
 from kdscale.analysis._tables import Table, configuration_table, final_table, trial_table
 from kdscale.analysis._tables_effects import (
@@ -44,6 +46,11 @@ class Contents:
         self.findings = Findings(study)
 
     @cached_property
+    def compute(self) -> tuple[ComputePoint, ...]:
+        """What each configuration scored and cost; empty where nothing was measured."""
+        return compute_points(self.study)
+
+    @cached_property
     def tables(self) -> Mapping[str, Table]:
         """Name of a file without its ending -> table; only tables with rows."""
         study, findings = self.study, self.findings
@@ -55,6 +62,7 @@ class Contents:
             found["test_set"] = final_table(study.final)
         for line in findings.lines:
             found[sensitivity_name(line.parameter)] = sensitivity_table(findings, line)
+        found["compute"] = compute_table(study, self.compute)
         found["importances"] = importance_table(findings)
         found["trials"] = trial_table(study, self.links.pages)
         return {name: table for name, table in found.items() if table.rows}

@@ -10,6 +10,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from kdscale.analysis import _format as fmt
+from kdscale.analysis._compute import compute_note
 from kdscale.analysis._contents import Contents, Links
 from kdscale.analysis._export import FORMATS, markdown_text, to_markdown, trials_csv
 from kdscale.analysis._headline import headline
@@ -20,6 +21,7 @@ _TITLES = {
     "configurations": "Configurations",
     "differences": "Differences",
     "importances": "Importances",
+    "compute": "Accuracy against compute",
     "trials": "All trials",
 }
 
@@ -107,6 +109,8 @@ def _blocks(contents: Contents) -> Iterator[str]:
         if name in tables:
             yield f"## {title}\n"
             yield to_markdown(tables[name])
+        if name == "compute" and (note := compute_note(study, contents.compute)):
+            yield f"{markdown_text(note)}\n"
     yield "## Provenance\n"
     if study.teacher_note:
         yield f"Students see of the teacher: {study.teacher_note} (`task.teacher.cache`).\n"

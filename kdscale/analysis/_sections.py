@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from kdscale.analysis import _format as fmt
 from kdscale.analysis import _html
+from kdscale.analysis._compute import compute_note
+from kdscale.analysis._compute_view import compute_figure
 from kdscale.analysis._contents import Contents
 from kdscale.analysis._export import trials_csv
 from kdscale.analysis._format import MetricFormat
@@ -25,6 +27,8 @@ from kdscale.analysis._plots import learning_curves, parallel_coordinates
 from kdscale.analysis._sections_effects import budget, hyperparameters, one_at_a_time
 from kdscale.analysis._sheet import Sheet
 from kdscale.analysis._summary import nodes
+
+_FEWEST_POINTS = 2
 
 
 class Page(Sheet):
@@ -64,6 +68,7 @@ def sections(page: Page) -> Iterator[str]:
         ("parallel", "Parallel coordinates", _parallel(page)),
         ("curves", "Learning curves", _curves(page)),
         ("budget", "What a smaller search would have found", budget(page)),
+        ("compute", "Accuracy against compute", _compute(page)),
         ("trials", "All trials", _trials(page)),
         ("left-out", "Not in this report", _left_out(page)),
         ("provenance", "Provenance", _provenance(page)),
@@ -154,6 +159,17 @@ def _parallel(page: Page) -> str:
             "drag a name to move its axis. Trials that stopped early show the value of their last "
             "epoch."
         )
+    )
+
+
+def _compute(page: Page) -> str:
+    points = page.contents.compute
+    if len(points) < _FEWEST_POINTS:
+        return ""
+    return (
+        page.plot("compute", compute_figure(page.study, points))
+        + _html.note(compute_note(page.study, points))
+        + page.table("compute", "configurations by cost")
     )
 
 

@@ -1,6 +1,7 @@
 """From a study file to trials: configurations, cohorts, Ray Tune, and the durable record."""
 
 from kdscale.search._attempts import losses
+from kdscale.search._axes import COMPUTE
 from kdscale.search._cache_plan import CachePlan
 from kdscale.search._cohort_size import CohortSize, cohorts_of_a_generation
 from kdscale.search._designs import designed_configuration
@@ -24,6 +25,7 @@ from kdscale.search._versions import versions
 from kdscale.search._yaml import dump_yaml, read_yaml
 
 __all__ = [
+    "COMPUTE",
     "DATABASE",
     "STUDY_FILE",
     "CachePlan",

@@ -94,6 +94,7 @@ def _set(data: dict[str, Any], keys: Keys, override: Override) -> list[Keys]:
         value = _parameter(str(key), value)
     elif isinstance(value, Sweep):
         hint = f"write recipe.{key}=..." if keys[:2] == ("task", "recipe") else ""
+        hint = "write parameters.budget.compute=..." if keys == ("budget", "compute") else hint
         raise OverrideError("must be a plain value, because only parameters are searched", hint)
     holder = _holder(data, keys, create=True)
     there = _has(holder, key)

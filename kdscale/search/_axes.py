@@ -20,6 +20,9 @@ from kdscale.records import Value
 from kdscale.search._parameters import Parameter
 from kdscale.training import SEARCHABLE_RECIPE_FIELDS, ObjectiveSpec, RecipeSpec, spelled
 
+COMPUTE = "budget.compute"
+"""The parameter that multiplies a trial's seconds."""
+
 _TOLERANCE = 1e-9  # in steps
 
 
@@ -27,8 +30,10 @@ _TOLERANCE = 1e-9  # in steps
 class Target:
     """A hyperparameter in its place: of a method, of the recipe, or the cross-entropy's weight.
 
+    Or how many times ``budget.seconds`` a trial gets, which is compared like any of them.
+
     Attributes:
-        owner: The method's label, ``recipe``, or empty for ``ce_weight``.
+        owner: The method's label, ``recipe``, ``budget``, or empty for ``ce_weight``.
         hyperparameter: Its name, type and bounds.
     """
 
@@ -42,8 +47,8 @@ class Target:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names by which a study file may call it; only recipe fields need the full name."""
-        short = () if self.owner in ("", "recipe") else (self.hyperparameter.name,)
+        """The names by which a study file may call it; a recipe's and the budget's are full."""
+        short = () if self.owner in ("", "recipe", "budget") else (self.hyperparameter.name,)
         return (self.name, *short)
 
 
@@ -55,6 +60,8 @@ def targets(objective: ObjectiveSpec) -> list[Target]:
         for hyperparameter in spelled(method.method)
     ]
     found.append(Target("", Hyperparameter("ce_weight", 1.0, "weight of the labels", low=0)))
+    multiple = Hyperparameter("compute", 1.0, "times budget.seconds", low=0, low_open=True)
+    found.append(Target("budget", multiple))
     return [*found, *(Target("recipe", _recipe_field(name)) for name in SEARCHABLE_RECIPE_FIELDS)]
 
 

@@ -44,6 +44,7 @@ from kdscale.training import (
     memory_share,
     out_of_memory,
     train_cohort,
+    train_timed_cohort,
 )
 
 _TEACHER_PATIENCE_SECONDS = 600.0
@@ -100,7 +101,9 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
         (place.folder / LEASES).mkdir(parents=True, exist_ok=True)
     fence = place.fence if group.rank == 0 else 0  # who writes the checkpoints
     with cohort_lease(place.folder, fence, job.cohort, job.members) as check:
-        yield from train_cohort(*_prepared(job, place, group), group, backup, check)
+        timed = place.study.budget.match == "wall_clock"
+        train = train_timed_cohort if timed else train_cohort
+        yield from train(*_prepared(job, place, group), group, backup, check)
 
 
 def measure_job(job: Job, place: Place, group: Group) -> Iterator[Measured]:
@@ -177,7 +180,9 @@ def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
 
 
 def _images(study: Study) -> int:
-    """Returns the training images of an epoch."""
+    """Returns the training images of an epoch; 0 where an epoch is not counted in images."""
+    if study.budget.match == "wall_clock":
+        return 0
     batch = study.task.recipe.batch_size
     return len(_data_here(study.task.data).train) // batch * batch
 
@@ -246,7 +251,8 @@ def _member(name: str, job: Job, place: Place) -> Member:
     folder = place.folder / "trials" / name
     values = job.members[name]
     if values is None:
-        return Member(name, 1.0, (), place.study.task.recipe, folder, told=job.told)
+        recipe, seconds = place.study.task.recipe, place.study.budget.seconds
+        return Member(name, 1.0, (), recipe, folder, told=job.told, seconds=seconds)
     resolved = place.study.resolve(values)
     return Member(
         name,
@@ -256,6 +262,7 @@ def _member(name: str, job: Job, place: Place) -> Member:
         folder,
         resolved.ce_start_epoch,
         job.told,
+        resolved.seconds,
     )
 
 

@@ -13,10 +13,11 @@ from kdscale.data import Augmentation, TaskData, load_data, normalise
 from kdscale.errors import UserError
 from kdscale.losses import METHODS, PairShapes
 from kdscale.models import Network, count_parameters, create_model, multiply_accumulates
+from kdscale.search._axes import COMPUTE
 from kdscale.search._cache_plan import CachePlan, cache_plan, ends
 from kdscale.search._cohort_size import expected_size
 from kdscale.search._files_plan import FilesPlan, files_plan
-from kdscale.search._plan import cost, generations
+from kdscale.search._plan import controls, cost, generations
 from kdscale.search._storage import known_cohort_size
 from kdscale.search._study import Study
 from kdscale.training import ModelSpec, load_teacher
@@ -54,7 +55,8 @@ class Check:
         cohort_size: Trials that train together at most.
         cohort_why: What decided that.
         generations: Times that configurations are asked for.
-        cpu_hours: Expected hours of one worker on this machine, from a few timed steps.
+        cpu_hours: Expected hours of one worker on this machine, from a few timed steps; where
+            budgets are seconds, at most so many: what cohorts share is paid once.
         refused: Configurations at the ends of the search space that a method refuses, and why.
         cache: The teacher cache's size.
         files: The size of checkpoints and students.
@@ -99,6 +101,8 @@ def check(study: Study) -> Check:
     costs = cost(study, size)
     student_seconds, teacher_seconds = _epoch_seconds(study, data, student, teacher)
     seconds = costs.student_epochs * student_seconds + costs.teacher_epochs * teacher_seconds
+    if study.budget.seconds is not None:
+        seconds = _budgeted_seconds(study) * costs.student_epochs / costs.without_rungs
     return Check(
         teacher=_facts(study.task.teacher, teacher, data),
         student=_facts(study.task.student, student, data),
@@ -162,6 +166,18 @@ def _epoch_seconds(
     seconds = _median_seconds(train) * steps, _median_seconds(teach) * steps
     torch.set_num_threads(threads)
     return seconds
+
+
+def _budgeted_seconds(study: Study) -> float:
+    """Returns the seconds of all trials and controls, if each spends its own."""
+    assert study.budget.seconds is not None
+    mean = 1.0
+    for axis in study.axes:
+        if axis.target.name == COMPUTE:
+            count = axis.count or 0
+            tried = [axis.value(number) for number in range(count)] or [axis.low, axis.high]
+            mean = statistics.fmean(map(float, tried))
+    return study.budget.seconds * (mean * study.trials + len(controls(study)))
 
 
 def _median_seconds(step: Callable[[], None]) -> float:

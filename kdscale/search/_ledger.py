@@ -45,7 +45,7 @@ from kdscale.search._heartbeat import Heartbeat
 from kdscale.search._plan import CONTROL, PlannedTrial, rung_group
 from kdscale.search._propose import Proposal
 from kdscale.search._reads import all_trials, final_of
-from kdscale.search._remarks import crops_remark, form_remark
+from kdscale.search._remarks import clock_remark, crops_remark, form_remark
 from kdscale.search._storage import (
     DATABASE,
     find_study,
@@ -350,8 +350,13 @@ class Ledger:
             first=len(study.first),
             warm_start=study.search.warm_start.name if study.search.warm_start else "",
             teacher_note=study.task.teacher.cache.what_students_see,
-            remarks=tuple(filter(None, (crops_remark(study), form_remark(study, self.form)))),
+            remarks=tuple(filter(None, self._remarks())),
+            budget_seconds=study.budget.seconds,
         )
+
+    def _remarks(self) -> tuple[str, ...]:
+        study = self.study
+        return crops_remark(study), clock_remark(study), form_remark(study, self.form)
 
     def _save_epochs(self, trial: TrialRecord) -> None:
         """Writes all of a trial's metrics."""

@@ -17,6 +17,18 @@ def crops_remark(study: Study) -> str:
     )
 
 
+def clock_remark(study: Study) -> str:
+    """Returns what a budget in seconds means for who repeats the study; empty without one."""
+    if study.budget.match != "wall_clock":
+        return ""
+    return (
+        f"Every trial had {study.budget.seconds:g} seconds of training compute, times "
+        "budget.compute where that was searched (budget.match: wall_clock). Time is measured: "
+        "repeated, trials take other steps and end with other numbers, and on another or a busier "
+        "machine the same seconds are other training."
+    )
+
+
 def form_remark(study: Study, choice: FormChoice | None) -> str:
     """Returns in which other form than the plain one the teacher taught; empty if in none.
 

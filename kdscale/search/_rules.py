@@ -8,7 +8,7 @@ from typing import Any
 
 from kdscale.errors import did_you_mean
 from kdscale.losses import METHODS
-from kdscale.search._axes import Axis, axes_of, matching, targets
+from kdscale.search._axes import COMPUTE, Axis, axes_of, matching, targets
 from kdscale.search._designs import DESIGNS, design_size
 from kdscale.search._parameters import Parameter
 from kdscale.search._problems import Violation
@@ -314,6 +314,42 @@ def _metric_fits_the_epochs(metric: MetricSpec, budget: BudgetSpec) -> Iterator[
         yield Violation(("metric", "n"), rule, f"write n: {budget.epochs}")
 
 
+def _clock_is_fair(budget: BudgetSpec, task: TaskSpec) -> Iterator[Violation]:
+    if budget.match != "wall_clock":
+        return
+    said = "with budget.match: wall_clock"
+    if task.teacher.cache.enabled:
+        keys: Keys = ("task", "teacher", "cache", "enabled")
+        rule = f"must be false {said}, where each trial pays for the live teacher"
+        yield Violation(keys, rule, "write cache: {enabled: false}", "true")
+    if task.recipe.executor in ("grouped", "vmap"):
+        rule = f"must be auto or loop {said}: stacked students have no time of their own"
+        yield Violation(("task", "recipe", "executor"), rule, "write executor: loop")
+    if task.teacher.weights is None and task.teacher.epochs is None:
+        rule = f"must be given {said}, where budget.epochs are parts of the students' seconds"
+        yield Violation(("task", "teacher", "epochs"), rule, "the teacher's own epochs")
+
+
+def _compute_is_compared(
+    budget: BudgetSpec,
+    search: SearchSpec,
+    rungs: RungsSpec | None,
+    parameters: dict[str, Parameter],
+) -> Iterator[Violation]:
+    keys: Keys = ("parameters", COMPUTE)
+    if COMPUTE not in parameters:
+        return
+    if budget.match != "wall_clock":
+        rule = "must be given only with budget.match: wall_clock"
+        yield Violation(keys, rule, "it multiplies budget.seconds")
+    if search.method in _MODEL_BASED:
+        rule = f"must not be searched with search.method: {search.method}"
+        yield Violation(keys, rule, "more compute nearly always wins; write method: grid")
+    if rungs is not None:
+        rule = f"must not be given with {COMPUTE}: rungs compare equal parts of unequal budgets"
+        yield Violation(("rungs",), rule, "remove rungs")
+
+
 def _multiples(number: int, of: int) -> str:
     below = number // of * of
     return f"write {below} or {below + of}" if below else f"write {of}"
@@ -335,5 +371,7 @@ _RULES: tuple[Callable[..., Iterator[Violation]], ...] = (
     _rungs_lie_before_the_end,
     _recipes_fit_the_epochs,
     _compression_suits_the_methods,
+    _clock_is_fair,
+    _compute_is_compared,
     _metric_fits_the_epochs,
 )

@@ -92,13 +92,55 @@ class BudgetSpec(Spec):
     """Configurations x seeds. Grid and oat need none: their design has its size."""
 
     epochs: int = Field(ge=1)
-    """Epochs of a full trial."""
+    """Epochs of a full trial. With ``match: wall_clock`` the parts of its seconds at whose ends it
+    is evaluated, and in which schedules and rungs are counted, however many images that is."""
+
+    match: Literal["epochs", "wall_clock", "trials"] = "epochs"
+    """What all trials get an equal amount of. epochs: passes over the data. wall_clock: seconds of
+    training compute, which is what a trial's steps take if it trains alone: its student, the live
+    teacher and the data; evaluation, saving, pauses and restarts are recorded, not counted. Time
+    is measured, so no two runs end with the same bits. trials: refused, see the message."""
+
+    seconds: float | None = Field(None, gt=0, validate_default=True)
+    """Seconds of training compute of a trial, with ``match: wall_clock``; times ``budget.compute``,
+    if that is among the parameters."""
 
     gpu_hours: float | None = Field(None, gt=0)
     """Start no new cohort after so many hours of GPU time."""
 
     per_trial_seconds: float | None = Field(None, gt=0)
     """Stop a trial after so many seconds of training."""
+
+    @field_validator("match")
+    @classmethod
+    def _one_objective_has_no_rivals(cls, match: str) -> str:
+        if match == "trials":
+            rule = (
+                "must be epochs or wall_clock, because a study has one objective, and so no "
+                "methods among which to share out its trials"
+            )
+            hint = "write a study for each method, with the same budget.trials in all of them"
+            raise rule_error(rule, hint=hint)
+        return match
+
+    @field_validator("seconds")
+    @classmethod
+    def _seconds_fit_match(cls, seconds: float | None, info: ValidationInfo) -> float | None:
+        match = info.data.get("match")
+        if match == "wall_clock" and seconds is None:
+            raise rule_error("must be given with match: wall_clock", hint="for example 600")
+        if match == "epochs" and seconds is not None:
+            hint = "write match: wall_clock, or remove it"
+            raise rule_error("must be given only with match: wall_clock", hint=hint)
+        return seconds
+
+    @field_validator("per_trial_seconds")
+    @classmethod
+    def _one_limit_of_seconds(cls, seconds: float | None, info: ValidationInfo) -> float | None:
+        if seconds is not None and info.data.get("match") == "wall_clock":
+            hint = "remove it: budget.seconds says it"
+            raise rule_error("must not be given with match: wall_clock", hint=hint)
+        return seconds
 
 
 class ResourcesSpec(Spec):

@@ -29,6 +29,7 @@ from kdscale.training import (
     load_teacher,
     student_path,
     train_cohort,
+    train_timed_cohort,
 )
 from kdscale.training import train_teacher as train_task_teacher
 
@@ -75,7 +76,8 @@ def single_trial(study: Study, seed: int) -> Single:
         exclude={"teacher": {"cache": study.task.teacher.cache.without_effect}}
     )
     objective = [resolved.ce_weight, resolved.ce_start_epoch, repr(resolved.terms)]
-    identity = json.dumps([task, *objective, study.budget.epochs, seed])
+    clock = [] if resolved.seconds is None else [resolved.seconds]
+    identity = json.dumps([task, *objective, study.budget.epochs, *clock, seed])
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return Single(
         values, tuple(axis.name for axis in study.axes), seed, study.folder / "single" / key
@@ -107,9 +109,11 @@ def train_single(study: Study, single: Single) -> Iterator[Progress]:
         resolved.recipe,
         single.folder,
         resolved.ce_start_epoch,
+        seconds=resolved.seconds,
     )
     cohort = Cohort(study.task.student, (member,), single.seed, study.budget.epochs)
-    for progress in train_cohort(cohort, data, teacher, group):
+    train = train_cohort if resolved.seconds is None else train_timed_cohort
+    for progress in train(cohort, data, teacher, group):
         yield progress[0]
 
 
@@ -144,6 +148,8 @@ def _default(study: Study, axis: Axis) -> Value:
     owner, name = axis.target.owner, axis.target.hyperparameter.name
     if owner == "":
         return study.objective.ce_weight
+    if owner == "budget":
+        return axis.target.hyperparameter.default
     if owner == "recipe":
         value = getattr(study.task.recipe, name)
         return axis.target.hyperparameter.default if value is None else value

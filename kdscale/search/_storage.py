@@ -68,11 +68,14 @@ def _definition(study: Study) -> str:
 
     So may what has no effect of the teacher cache; the teacher is compared by content hash. The
     plain teacher is left out as well: studies that began before there was a choice go on with it.
+    So are budgets of equal epochs.
     """
     teacher = study.task.teacher
+    epochs = study.budget.match == "epochs"
     exclude: Any = {
         "storage": True,
         "tracking": True,
+        "budget": {"match": epochs, "seconds": epochs},
         "task": {
             "data": {"root": True},
             "teacher": {

@@ -52,12 +52,14 @@ class Resolved:
         terms: The methods, their hyperparameters complete.
         recipe: The students' recipe.
         ce_start_epoch: The first epoch with the cross-entropy.
+        seconds: Seconds of training compute; None where the budget is epochs.
     """
 
     ce_weight: float
     terms: tuple[TermConfig, ...]
     recipe: RecipeSpec
     ce_start_epoch: int
+    seconds: float | None = None
 
 
 class Study(Spec):
@@ -243,11 +245,16 @@ class Study(Spec):
             value = axis.cast(values[axis.name] if fixed is None else fixed)
             by_owner.setdefault(axis.target.owner, {})[axis.target.hyperparameter.name] = value
         recipe = self.task.recipe.model_dump(exclude_unset=True) | by_owner.get("recipe", {})
+        multiple = float(by_owner.get("budget", {}).get("compute", 1.0))
+        seconds = self.budget.seconds and self.budget.seconds * multiple
+        terms = tuple(m.term(by_owner.get(m.label, {})) for m in self.objective.methods)
         return Resolved(
             ce_weight=float(by_owner.get("", {}).get("ce_weight", self.objective.ce_weight)),
-            terms=tuple(m.term(by_owner.get(m.label, {})) for m in self.objective.methods),
+            # What weighs nothing must not cost seconds either, where they are the budget.
+            terms=tuple(term for term in terms if term.weight or seconds is None),
             recipe=RecipeSpec.model_validate(recipe),
             ce_start_epoch=self.objective.ce_start_epoch,
+            seconds=seconds,
         )
 
     def without_passwords(self) -> Self:
@@ -276,7 +283,7 @@ class Study(Spec):
         if self.tasks:
             return dump_yaml(kept.model_dump(mode="json", exclude_unset=True, exclude=exclude))
         data = kept.model_dump(mode="json", exclude_none=True, exclude=exclude)
-        owners = {"": data["objective"], "recipe": data["task"]["recipe"]}
+        owners = {"": data["objective"], "recipe": data["task"]["recipe"], "budget": {}}
         labels = (method.label for method in self.objective.methods)
         owners |= zip(labels, data["objective"]["methods"], strict=True)
         for axis in axes_of(self.parameters, self.objective):

@@ -9,7 +9,7 @@ from kdscale.data import AugmentationSpec, usable_bytes
 from kdscale.files import Remote, size_text
 from kdscale.racing import ERROR_RATE
 from kdscale.records import Value
-from kdscale.search import CachePlan, Check, FilesPlan, Study, fewest_and_most
+from kdscale.search import COMPUTE, CachePlan, Check, FilesPlan, Study, fewest_and_most
 
 _MILLION = 1e6
 _FORMS = {
@@ -43,7 +43,11 @@ def plan_view(study: Study, check: Check) -> Table:
         + f", in {check.generations} generation(s)",
         "cohorts": f"up to {check.cohort_size} trials of a seed train together "
         f"({check.cohort_why})",
-        "epochs": _epochs(study, check),
+        **(
+            {"epochs": _epochs(study, check)}
+            if study.budget.seconds is None
+            else {"seconds": _seconds(study, study.budget.seconds)}
+        ),
         "workers": f"{resources.workers} per cohort, each with {resources.cpus_per_worker} CPU(s) "
         f"and {resources.gpus_per_worker:g} GPU(s)",
         **({} if check.cache is None else {"cache": _cache(check.cache)}),
@@ -112,6 +116,14 @@ def _epochs(study: Study, check: Check) -> str:
             f"1/{study.rungs.eta} of {compared} configurations go on, {which})"
         )
     return f"{text}, {check.teacher_epochs} of the teacher's passes"
+
+
+def _seconds(study: Study, seconds: float) -> str:
+    multiples = " × budget.compute" if any(a.name == COMPUTE for a in study.axes) else ""
+    return (
+        f"{seconds:g}{multiples} of training compute a trial, evaluated at {study.budget.epochs} "
+        "equal parts of them; time is measured, so no two runs end with the same numbers"
+    )
 
 
 def _cache(plan: CachePlan) -> str:

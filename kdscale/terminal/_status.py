@@ -226,7 +226,7 @@ def _cohort_table(status: Status) -> Table:
             str(len(one.trials)),
             f"{one.epoch}/{status.epochs}" if one.state == "training" else one.state,
             f"{one.epoch_seconds:.2f}" if known else "–",
-            f"{one.images_per_second:,.0f}" if known else "–",
+            f"{one.images_per_second:,.0f}" if known and one.images_per_second else "–",
             one.node or "–",
         )
     return table

@@ -39,6 +39,7 @@ from kdscale.training._teacher import (
     trained_teacher_path,
     weights_path,
 )
+from kdscale.training._timed import train_timed_cohort
 
 __all__ = [
     "HASH_LETTERS",
@@ -92,6 +93,7 @@ __all__ = [
     "teacher_path",
     "train_cohort",
     "train_teacher",
+    "train_timed_cohort",
     "trained_teacher_path",
     "weights_path",
 ]

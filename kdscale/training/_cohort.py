@@ -16,7 +16,7 @@ from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.outputs import Need, Outputs
 from kdscale.training._backup import Backup
-from kdscale.training._evaluate import evaluate
+from kdscale.training._evaluate import Score, evaluate
 from kdscale.training._executor import Steps
 from kdscale.training._group import Group
 from kdscale.training._room import save_all
@@ -41,7 +41,8 @@ class Progress:
         rows: Metrics of the epochs since the last `Progress`; after a restart, of all epochs.
         reason: Why it ended, when it did not train to the last epoch; while it runs, what is wrong
             with its disk or its remote folder, if anything is.
-        seconds: Seconds of training so far, restarts included: the trial's share of its cohort's.
+        seconds: Seconds of training so far, restarts included: the trial's share of its cohort's,
+            or its training compute, where budgets are seconds.
     """
 
     name: str
@@ -102,23 +103,14 @@ def train_cohort(
     Raises:
         UserError: If the batch size does not fit the data or the workers.
     """
-    loop = _Loop(cohort, data, teacher, group, backup)
+    loop = CohortLoop(cohort, data, teacher, group, backup)
     loop.before_save = before_save
-    try:
-        yield loop.report()
-        while active := loop.active():
-            healthy = loop.train_epoch(active)
-            yield from loop.save(healthy)
-            yield loop.report()
-        if backup is not None:
-            loop.settle()
-            yield loop.report()
-    finally:
-        if loop.teaching is not None:
-            loop.teaching.close()
+    yield from loop.run()
 
 
-class _Loop:
+class CohortLoop:
+    """A cohort's students, teacher and data, and what is done with them epoch by epoch."""
+
     def __init__(
         self,
         cohort: Cohort,
@@ -148,6 +140,21 @@ class _Loop:
         if self.teaching is not None:
             self.teaching.keep(union_of_needs(self.students))
         self._apply_time_limit()
+
+    def run(self) -> Iterator[list[Progress]]:
+        """Yields each trial's progress: once at the start, then after every epoch."""
+        try:
+            yield self.report()
+            while active := self.active():
+                healthy = self.train_epoch(active)
+                yield from self.save(healthy)
+                yield self.report()
+            if self.backup is not None:
+                self.settle()
+                yield self.report()
+        finally:
+            if self.teaching is not None:
+                self.teaching.close()
 
     def _add(self, member: Member) -> None:
         try:
@@ -186,16 +193,20 @@ class _Loop:
 
     def active(self) -> list[Student]:
         """Returns the students to train next: those at the earliest epoch."""
+        going = self._going()
+        first = min((student.epoch for student in going), default=0)
+        return [student for student in going if student.epoch == first]
+
+    def _going(self) -> list[Student]:
+        """Returns the students that train on in this leg."""
         until = self.cohort.until or self.cohort.epochs
-        going = [
+        return [
             student
             for student in self.students
             if not student.finished
             and student.epoch < until
             and student.member.name not in self.stopped
         ]
-        first = min((student.epoch for student in going), default=0)
-        return [student for student in going if student.epoch == first]
 
     def train_epoch(self, students: list[Student]) -> list[Student]:
         """Trains an epoch, and returns those that came to its end."""
@@ -216,8 +227,7 @@ class _Loop:
         seconds = self.group.agree(time.perf_counter() - started) / len(students)
         scores = evaluate([s.network for s in healthy], self.data.validation, self.data, self.group)
         for student, score in zip(healthy, scores, strict=True):
-            if not math.isfinite(score.loss):
-                student.failure = f"diverged at epoch {student.epoch} (val_loss is not finite)"
+            if not self.is_finite(student, score):
                 continue
             row = rows[student.member.name]
             row |= {"val_accuracy": score.accuracy, "val_loss": score.loss}
@@ -227,6 +237,13 @@ class _Loop:
             self.teaching.end_epoch()
         self._apply_time_limit()
         return [student for student in healthy if not student.failure]
+
+    def is_finite(self, student: Student, score: Score) -> bool:
+        """Returns whether a student can be used; if not, that is its trial's failure."""
+        if math.isfinite(score.loss):
+            return True
+        student.failure = f"diverged at epoch {student.epoch} (val_loss is not finite)"
+        return False
 
     def save(self, students: list[Student]) -> Iterator[list[Progress]]:
         """Saves what an epoch has trained; yields what it waits for while the disk is full."""
@@ -276,8 +293,7 @@ class _Loop:
         images = self._normalised(images)
         images_2 = None
         if two_views:
-            strong = strong_views(raw, self.augmentation, self.cohort.seed, epoch, indices)
-            images_2 = self._normalised(to_device(strong, device))
+            images_2 = self._second_view(raw, epoch, indices)
         return Lesson(
             images,
             self._teach(images, indices, codes, needs),
@@ -287,6 +303,10 @@ class _Loop:
             None if images_2 is None else self._teach_live(images_2, needs),
             number,
         )
+
+    def _second_view(self, raw: Tensor, epoch: int, indices: Tensor) -> Tensor:
+        strong = strong_views(raw, self.augmentation, self.cohort.seed, epoch, indices)
+        return self._normalised(to_device(strong, self.group.device))
 
     def _normalised(self, images: Tensor) -> Tensor:
         images = normalise(images, self.data.mean, self.data.std)

@@ -52,7 +52,7 @@ CompileMode = Literal["reduce-overhead", "max-autotune", "max-autotune-no-cudagr
 InferenceForm = Literal["plain", "folded"]
 """The forms in which a teacher can teach."""
 
-_RESERVED_LABELS = ("loss", "ce", "accuracy", "ce_weight", "recipe")
+_RESERVED_LABELS = ("loss", "ce", "accuracy", "ce_weight", "recipe", "budget")
 
 
 class ModelSpec(Spec):

@@ -23,7 +23,7 @@ class Lesson:
         index: The images' numbers in the training split ``[B]``.
         images_2: The second view of each image, if a method asks for it.
         teacher_2: The teacher's outputs for the second view.
-        number: Number of the step in the epoch.
+        number: Number of the step in the epoch; of a timed trial, in all of its training.
     """
 
     images: Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from kdscale.models import (
 )
 from kdscale.outputs import Need, Outputs
 from kdscale.training._checkpoint import load_checkpoint, save_atomically
+from kdscale.training._clock import Account
 from kdscale.training._compile import begin_compiled_step, compile_step
 from kdscale.training._group import Group
 from kdscale.training._recipe import learning_rate, make_optimizer
@@ -45,6 +46,7 @@ class Member:
         folder: Where the trial's checkpoint and weights go.
         ce_start_epoch: The first epoch with the cross-entropy.
         told: Epochs that the study knows already; None where it keeps no count.
+        seconds: Seconds of training compute that it gets; None where its budget is epochs.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Member:
     folder: Path
     ce_start_epoch: int = 1
     told: int | None = None
+    seconds: float | None = None
 
 
 class Student:
@@ -124,6 +127,7 @@ class Student:
         self.saved = 0
         self.history: list[Row] = []
         self.seconds = 0.0
+        self.account = Account()
         self.failure = ""
         self.network = network
         self.terms = ("loss", "ce", *(term.name for term in member.terms))
@@ -256,7 +260,7 @@ class Student:
         if self._group.rank != 0:
             self.saved = self.epoch
             return
-        content = {
+        content: dict[str, Any] = {
             "trial": self.member.name,
             "seed": self._seed,
             "epoch": self.epoch,
@@ -265,6 +269,8 @@ class Student:
             "step": self._step.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
+        if self.member.seconds is not None:
+            content["account"] = asdict(self.account)
         save_atomically(content, checkpoint_path(self.member.folder))
         self.saved = self.epoch
 
@@ -291,6 +297,8 @@ class Student:
         self.epoch = self.saved = saved["epoch"]
         self.history = list(saved["history"])
         self.seconds = saved["seconds"]
+        if self.member.seconds is not None:
+            self.account = Account(**saved["account"])
 
     def save_network(self, model: ModelSpec, num_classes: int) -> None:
         """Writes the bare student without adaptors; what replaced its end (SimKD) stays."""

@@ -66,7 +66,7 @@ def test_report_writes_its_files_and_leaves_no_part(tmp_path: Path) -> None:
     ]
     assert sorted(paths.tables) == sorted((paths.html.parent / "report-tables").iterdir())
     assert {path.name for path in paths.tables if path.suffix == ".tex"} == {
-        *("configurations.tex", "differences.tex", "test_set.tex", "trials.tex")
+        *("compute.tex", "configurations.tex", "differences.tex", "test_set.tex", "trials.tex")
     }
     assert paths.md.read_text(encoding="utf-8") == markdown(usual())
     before = paths.html.read_bytes()
@@ -81,7 +81,7 @@ def test_page_stands_alone() -> None:
     assert text.count(get_plotlyjs()) == 1
     assert "default-src 'none'" in text
     data = json.loads(reader.data)
-    assert set(data["figures"]) == {"curves", "parallel", "budget"}
+    assert set(data["figures"]) == {"curves", "parallel", "budget", "compute"}
     assert {"configurations.tex", "test_set.md", "trials.csv"} <= set(data["files"])
     assert data["refresh"] == 0
     assert "prefers-color-scheme: dark" in text

@@ -32,6 +32,19 @@ EXPECTED: dict[str, Expected] = {
         (16, "budget.epochs", "must be a whole number", ""),
         (17, "seeds", "must be a whole number or a list", ""),
     ],
+    "equal_compute": [
+        (4, "task.teacher.cache.enabled", "must be false", "enabled: false"),
+        (4, "task.teacher.epochs", "must be given with budget.match", "the teacher's own"),
+        (6, "task.recipe.executor", "must be auto or loop", "executor: loop"),
+        (12, "parameters.budget.compute", "must not be searched", "method: grid"),
+        (14, "rungs", "must not be given with budget.compute", "remove rungs"),
+    ],
+    "match": [(12, "budget.match", "a study has one objective", "the same budget.trials")],
+    "seconds": [(15, "budget.seconds", "only with match: wall_clock", "remove it")],
+    "clock": [
+        (11, "budget.seconds", "must be given with match: wall_clock", "for example 600"),
+        (15, "budget.per_trial_seconds", "must not be given", "budget.seconds says it"),
+    ],
     "unknown_names": [
         (1, "name", "must match", ""),
         (3, "task.data.name", "must be one of icons100", 'did you mean "icons100"?'),
