@@ -21,6 +21,9 @@ from kdscale.training._checkpoint import load_checkpoint
 _MAY_DIFFER = {"attempt", "train_seconds", "cohort"}
 """Columns of the report's trials that tell of the way there."""
 
+_OTHERWISE = ("trials.csv", "compute.csv")
+"""Tables of the report that are compared in ``report.csv``, or hold seconds alone."""
+
 
 def differences(left_alone: Path, disturbed: Path) -> list[str]:
     """Returns how the studies of two files differ, a line each.
@@ -74,7 +77,8 @@ def _report_differences(left_alone: Study, disturbed: Study) -> Iterator[str]:
             rows = csv.DictReader(paths.csv.open(newline=""))
             trials = [{key: row[key] for key in row.keys() - _MAY_DIFFER} for row in rows]
             tables = {one.name: one.read_text() for one in paths.tables if one.suffix == ".csv"}
-            tables.pop("trials.csv", None)  # the same trials, rounded
+            for name in _OTHERWISE:
+                tables.pop(name, None)
             texts.append({"report.csv": trials} | tables)
     wanted, found = texts
     for name in sorted(wanted.keys() | found.keys()):

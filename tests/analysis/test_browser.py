@@ -133,7 +133,7 @@ def test_everything_is_drawn_and_works(probe: Probe) -> None:
     assert len(seen["picked"]) >= 12
     assert all(seen["picked"].values()), seen["picked"]
     assert {"configurations.tex", "trials.csv", "sensitivity_alpha.md"} <= set(seen["saved"])
-    assert len(seen["sorted"]) == 4
+    assert len(seen["sorted"]) == 5
     for heads in seen["sorted"].values():
         for up, down, direction in heads:
             assert sorted(up) == sorted(down)
@@ -148,7 +148,7 @@ def test_a_study_with_a_final_evaluation_and_links_in_the_dark(probe: Probe) -> 
     dark = "--blink-settings=preferredColorScheme=0"
     seen = probe(usual(), dark, links=Links(pages, "While it runs."))
     assert seen["problems"] == []
-    assert set(seen["drawn"]) == {"plot-parallel", "plot-curves", "plot-budget"}
+    assert set(seen["drawn"]) == {"plot-parallel", "plot-curves", "plot-budget", "plot-compute"}
     assert all(seen["drawn"].values())
     assert seen["links"] == [["c001-s0", "http://127.0.0.1:5000/#/experiments/1/runs/0a"]]
 
