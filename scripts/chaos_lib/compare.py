@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,7 +74,9 @@ def _report_differences(left_alone: Study, disturbed: Study) -> Iterator[str]:
     texts = []
     for study in (left_alone, disturbed):
         with TemporaryDirectory() as folder:
-            paths = write_report(open_ledger(study, create=False).record(), Path(folder))
+            # One of them may have been tested, for which its weights stand.
+            record = replace(open_ledger(study, create=False).record(), final=None)
+            paths = write_report(record, Path(folder))
             rows = csv.DictReader(paths.csv.open(newline=""))
             trials = [{key: row[key] for key in row.keys() - _MAY_DIFFER} for row in rows]
             tables = {one.name: one.read_text() for one in paths.tables if one.suffix == ".csv"}
