@@ -63,7 +63,7 @@ def test_unknown_kinds_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_a_study_comes_through_kills_as_if_left_alone() -> None:
     if why := why_not_here():
         pytest.skip(why)

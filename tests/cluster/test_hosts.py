@@ -12,7 +12,8 @@ import pytest
 from testbed_lib import hosts
 from testbed_lib.hosts import TestbedError
 
-pytestmark = pytest.mark.slow
+# They may have to wait for the other files of this folder.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

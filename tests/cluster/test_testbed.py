@@ -22,7 +22,8 @@ from kdscale.errors import UserError
 from kdscale.search import load_study, open_ledger
 from kdscale.search._yaml import dump_yaml
 
-pytestmark = pytest.mark.slow
+# They may have to wait for the other files of this folder.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PROGRAMS = Path(sys.executable).parent
 SCRIPT = Path(__file__).parents[2] / "scripts" / "testbed"
