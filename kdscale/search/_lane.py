@@ -2,8 +2,8 @@
 
 Ray Train places the workers and joins them in a process group. That takes 15 seconds or more, so
 it is done once a lane and not once a cohort: between cohorts the workers wait at a mailbox, with
-data, teacher and process group as they are. With a worker the lane ends, and gives up what the
-others held: a cluster that has lost a node may have no room for it any more.
+data, teacher and process group as they are. When one of them dies or is preempted the lane ends,
+and gives up what the others held: a cluster that has lost a node may have no room for it any more.
 """
 
 from __future__ import annotations
@@ -114,15 +114,14 @@ class _TrainRun:
             run_config=ray.train.RunConfig(
                 name=f"lane-{os.getpid()}",
                 storage_path=str(self._place.folder / "ray"),
+                failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
             ),
         )
         why: Report = {"crashed": "Ray Train ended the workers"}
         try:
             trainer.fit()
-        except ray.train.WorkerGroupError as error:
-            why = told_of_workers(error.worker_failures)
         except Exception as error:
-            why = {"crashed": f"Ray Train gave up: {type(error).__name__}: {error}"}
+            why = told_of(error)
         # Before the driver is told, which may have the next job at once.
         self.ended = str(why.get("refused") or why.get("crashed"))
         ray.get(self._mailbox.fail.remote(why))
@@ -147,6 +146,15 @@ class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]  # Ray has no t
 
 def _choose_interface() -> None:
     choose_interface(ray.util.get_node_ip_address())
+
+
+def told_of(error: Exception) -> Report:
+    """Returns what the driver is told of the error with which Ray Train has ended a lane."""
+    if isinstance(error, ray.train.WorkerGroupError):
+        return told_of_workers(error.worker_failures)
+    if isinstance(error, ray.train.PreemptionError):
+        return {"crashed": str(error), "reason": "preempted"}
+    return {"crashed": f"Ray Train gave up: {type(error).__name__}: {error}"}
 
 
 def told_of_workers(failures: Mapping[int, Exception]) -> Report:

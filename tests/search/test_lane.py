@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import pickle
 
+from ray.train import PreemptionError, PreemptionInfo, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
     UserExceptionWithTraceback,
     WorkerHealthCheckFailedError,
 )
 
 from kdscale.errors import UserError
-from kdscale.search._lane import told_of_workers
+from kdscale.search._lane import told_of, told_of_workers
 
 
 def raised(error: Exception) -> Exception:
@@ -42,3 +43,10 @@ def test_memory_that_any_worker_lacks_is_told() -> None:
     failures = {0: raised(OSError("Connection closed by peer")), 1: raised(MemoryError("full"))}
     assert told_of_workers(failures)["reason"] == "out of memory"
     assert told_of_workers({0: raised(OSError("no space left"))})["reason"] == "worker crash"
+
+
+def test_how_ray_train_ends_a_lane_is_told_with_the_reason() -> None:
+    workers = WorkerGroupError("one died", {0: raised(MemoryError("full"))})
+    assert told_of(workers)["reason"] == "out of memory"
+    assert told_of(PreemptionError(PreemptionInfo(None, {"gpu-7": [0]})))["reason"] == "preempted"
+    assert told_of(ValueError("no")) == {"crashed": "Ray Train gave up: ValueError: no"}
