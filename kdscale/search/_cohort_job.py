@@ -160,7 +160,8 @@ def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
         if job.measure:
             memory_bytes = memory_share(group.device, _part_of_device(place.study, group.device))
             for row in measure_job(job, place, group):
-                yield {"measured": asdict(row), "memory_bytes": memory_bytes}
+                # In a list: Ray Tune flattens nested dicts on the way.
+                yield {"measured": [asdict(row)], "memory_bytes": memory_bytes}
         else:
             about = {"cohort": job.cohort, "node": this_node(), "images": _images(place.study)}
             for progress, heard in _with_warnings(run_job(job, place, group)):

@@ -174,7 +174,7 @@ class CohortQueue:
             detail = report["crashed"].strip().splitlines()[-1]
             self._losses[report["cohort"]] = Loss(report.get("reason", "worker crash"), detail)
         elif "measured" in report:
-            self._measured.append(Measured(**report["measured"]))
+            self._measured += [Measured(**row) for row in report["measured"]]
             self._memory_bytes = report["memory_bytes"]
         else:
             with self._batch():

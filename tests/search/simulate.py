@@ -132,7 +132,7 @@ def measurements(job: Job, fits: int) -> Iterator[dict[str, Any]]:
             yield {"cohort": job.cohort, "crashed": "OutOfMemoryError: full", **FULL}
             return
         row = {"size": size, "step_seconds": 2.0 + size, "peak_bytes": 1000 + size}
-        yield {"measured": row, "memory_bytes": 10**9}
+        yield {"measured": [row], "memory_bytes": 10**9}
         if size == len(job.members):
             return
         size = min(2 * size, len(job.members))

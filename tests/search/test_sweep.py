@@ -87,6 +87,24 @@ def test_a_sweep_trains_what_is_planned_and_the_next_one_nothing(tmp_path: Path)
     assert numbers(swept_here(tiny_study(tmp_path / "here", **sections))) == numbers(ledger)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_cohort_costs_is_measured_where_it_trains(workers: int, tmp_path: Path) -> None:
+    study = tiny_study(
+        tmp_path,
+        budget={"trials": 15, "epochs": 1},
+        resources={"cohort": "auto", "workers": workers},
+    )
+    listener = Listener()
+    outcome = sweep(study, listener)
+    assert outcome.complete
+    measured = listener.sizes[-1]
+    assert [row.size for row in measured.table] == [1, 2, 4, 8, 16]
+    assert all(row.step_seconds > 0 for row in measured.table)
+    assert measured.size > 0
+    assert measured.why.startswith("measured: ")
+    assert {len(trial.attempts) for trial in outcome.ledger.trials} == {1}
+
+
 def test_a_race_of_seeds_ends_and_the_next_sweep_has_nothing_to_do(tmp_path: Path) -> None:
     recipe = {"batch_size": 50}
     teacher = TASK["teacher"] | {"recipe": {"lr": 0.1, **recipe}}
