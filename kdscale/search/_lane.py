@@ -4,12 +4,15 @@ Ray Train places the workers and joins them in a process group. That takes 15 se
 it is done once a lane and not once a cohort: between cohorts the workers wait at a mailbox, with
 data, teacher and process group as they are. When one of them dies or is preempted the lane ends,
 and gives up what the others held: a cluster that has lost a node may have no room for it any more.
+That holds from the start: Ray Train would try again in other places and keep those that it has, or
+wait in them for a node that is gone, and so two lanes could wait for each other for ever.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +32,9 @@ from kdscale.search._resources import worker_bundle
 from kdscale.training import Group
 
 _FAREWELL_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
+_MOST_SECONDS = 30 * 24 * 3600
+_NODE_LOST = {"crashed": "a node was lost as workers started", "reason": "node lost"}
 
 # The mailbox's actor gets the code itself: to import it, it would have to load torch.
 cloudpickle.register_pickle_by_value(_mailbox)
@@ -82,8 +88,10 @@ class _TrainRun:
         self._mailbox = actor.remote(place.study.resources.workers)
         self._place = place
         self.ended = ""  # why nobody takes jobs any more
+        self._nodes: set[str] = set()  # that were there before all workers had come
         self._thread = threading.Thread(target=self._fit, daemon=True)
         self._thread.start()
+        threading.Thread(target=self._end_without_a_node, daemon=True).start()
 
     def submit(self, job: Mapping[str, Any]) -> None:
         ray.get(self._mailbox.submit.remote(job))
@@ -93,11 +101,13 @@ class _TrainRun:
         return report
 
     def close(self) -> None:
-        if ray.get(self._mailbox.close.remote()):
+        if ray.get(self._mailbox.close.remote()) and not self.ended:
             self._thread.join(_FAREWELL_SECONDS)
 
     def _fit(self) -> None:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+        # Who waits for places holds none of them, and may wait.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_MOST_SECONDS))
         resources = self._place.study.resources
         trainer = TorchTrainer(
             _work,
@@ -114,14 +124,33 @@ class _TrainRun:
             run_config=ray.train.RunConfig(
                 name=f"lane-{os.getpid()}",
                 storage_path=str(self._place.folder / "ray"),
-                failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
+                failure_config=ray.train.FailureConfig(
+                    max_failures=0, max_preemption_failures=0, controller_failure_limit=0
+                ),
             ),
         )
         why: Report = {"crashed": "Ray Train ended the workers"}
         try:
             trainer.fit()
         except Exception as error:
-            why = told_of(error)
+            why = _NODE_LOST if self._lost_a_node() else told_of(error)
+        self._end(why)
+
+    def _end_without_a_node(self) -> None:
+        """Ends the lane when a node goes before all workers have come."""
+        while not (self.ended or ray.get(self._mailbox.all_came.remote())):
+            if self._lost_a_node():
+                self._end(_NODE_LOST)
+            time.sleep(_LOOK_SECONDS)
+        self._nodes.clear()
+
+    def _lost_a_node(self) -> bool:
+        there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        lost = bool(self._nodes - there)
+        self._nodes |= there
+        return lost
+
+    def _end(self, why: Report) -> None:
         # Before the driver is told, which may have the next job at once.
         self.ended = str(why.get("refused") or why.get("crashed"))
         ray.get(self._mailbox.fail.remote(why))

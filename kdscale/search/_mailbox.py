@@ -70,6 +70,10 @@ class Mailbox:
         assert self._job is not None
         return self._turn, self._job
 
+    async def all_came(self) -> bool:
+        """Returns whether as many workers as belong to a lane are there."""
+        return len(self._here) == self._workers
+
     async def report(self, worker: str, turn: int, report: Report) -> None:
         """Takes what a worker tells of a job."""
         if self._counts(worker, turn):

@@ -123,6 +123,13 @@ class CohortQueue:
         """Whether nothing runs, and nothing is left to hand out."""
         return not self._running and (self._closed or not (self._waiting or self._unseen))
 
+    @property
+    def wanted(self) -> int:
+        """How many cohorts there are to train at once; may be asked for from any thread."""
+        size = self._size.size or 1
+        waiting = [len(names) for names in list(self._waiting.values())]
+        return len(self._running) + sum(-(-count // size) for count in waiting)
+
     def open(self, lanes: int, resources: str = "") -> None:
         """Says with what the study trains in this sweep.
 

@@ -24,7 +24,7 @@ def room(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> int:
     return sum(_fit(bundle, node) for node in nodes) // resources.workers
 
 
-def lanes(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> int:
+def lanes(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]], growth: int = 0) -> int:
     """Returns how many cohorts can train at once: at least one.
 
     A cohort of several workers starts only when all of them have a place. Were more cohorts
@@ -33,12 +33,13 @@ def lanes(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> int
     Args:
         resources: What a cohort asks for.
         nodes: The resources of each node that is alive, in Ray's spelling.
+        growth: How many cohorts the cluster's autoscaler may make room for.
 
     Raises:
-        UserError: If not even one cohort fits, with what is asked and what is there.
+        UserError: If not even one cohort will fit, with what is asked and what is there.
     """
     count = room(resources, nodes)
-    if count == 0:
+    if count == 0 and growth == 0:
         bundle = worker_bundle(resources)
         asked = ", ".join(f"{amount:g} {name}" for name, amount in bundle.items())
         there = "; ".join(
@@ -49,7 +50,7 @@ def lanes(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> int
             f"each, but its nodes have {there} (Ray sees no GPU that CUDA does not see; "
             "`kdscale doctor` tells)"
         )
-    return count
+    return max(1, count)
 
 
 def _fit(bundle: Mapping[str, float], node: Mapping[str, float]) -> int:

@@ -117,7 +117,10 @@ def _sweep(
     fence.reap(listener.on_note)
     watching = Watching(ledger, listener.on_note, listener.trouble)
     with watching, joined_cluster() as nodes:
-        cohorts_at_once = watching.lanes = lanes(study.resources, nodes)
+        from kdscale.search._places import growth
+
+        cohorts_at_once = lanes(study.resources, nodes, growth(study.resources))
+        watching.lanes = cohorts_at_once
         watching.doing = "the teacher is prepared"
         teacher = _prepare_teacher(study, ledger, listener.on_teacher, backup)
         settled = settled_by_ledger(study, ledger, teacher)
@@ -128,7 +131,7 @@ def _sweep(
         folder = study.folder.absolute()
         place = Place(shown, folder, teacher.absolute(), cache, fence.number)
         try:
-            with watching.cluster(queue.resize) as watch:
+            with watching.cluster(queue) as watch:
                 _tune(queue, place, watch)
         except KeyboardInterrupt:
             queue.end_attempts()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from kdscale.search._heartbeat import Heart, Heartbeat
 from kdscale.search._ledger import Ledger
+from kdscale.search._queue import CohortQueue
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._watch import ClusterSeen, NodeRoom, Watch, rooms
+
+if TYPE_CHECKING:
+    from kdscale.search._places import Places
 
 
 class Watching:
@@ -36,8 +40,7 @@ class Watching:
         self._ledger = ledger
         self._on_note = on_note
         self._trouble = trouble
-        self._has_cluster = False
-        self._on_lanes: Callable[[int], None] = lambda lanes: None
+        self._cluster: tuple[CohortQueue, Places] | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -53,26 +56,28 @@ class Watching:
         self._heart.stop(self.ended if error is None else _words(error))
 
     @contextmanager
-    def cluster(self, on_lanes: Callable[[int], None]) -> Iterator[Watch]:
+    def cluster(self, queue: CohortQueue) -> Iterator[Watch]:
         """Asks Ray as well while the block runs, and never after it.
 
         Args:
-            on_lanes: Called from another thread with how many cohorts there is room for, when
-                nodes have come or gone.
+            queue: What trains there; from another thread it is told how many cohorts there is room
+                for when nodes have come or gone, and asked how many there are.
         """
-        self._on_lanes = on_lanes
-        self._has_cluster, self.doing = True, ""
+        from kdscale.search._places import Places
+
+        places = Places(self._ledger.study.resources)
+        self._cluster, self.doing = (queue, places), ""
         try:
             yield self.watch
         finally:
             with self._lock:
-                self._has_cluster, self.doing = False, "it ends"
+                self._cluster, self.doing = None, "it ends"
+            with suppress(Exception):  # without its head a cluster knows of no wishes
+                places.close()
 
     def _look(self, beat: Heartbeat) -> Heartbeat:
         with self._lock:
-            seen = look_at_cluster(self.watch.actors()) if self._has_cluster else None
-        if seen is not None and seen.ok:
-            self._count_lanes(seen)
+            seen = self._look_at(*self._cluster) if self._cluster else None
         found = replace(
             beat,
             doing=self.doing,
@@ -89,14 +94,21 @@ class Watching:
             self._on_note(text)
         return replace(found, there=rooms(seen), waiting=tuple(self.watch.stuck(seen).values()))
 
-    def _count_lanes(self, seen: ClusterSeen) -> None:
+    def _look_at(self, queue: CohortQueue, places: Places) -> ClusterSeen:
+        seen = look_at_cluster(self.watch.actors())
+        if seen.ok:
+            self._count_lanes(seen, queue)
+            places.look(self.lanes, queue.wanted)
+        return seen
+
+    def _count_lanes(self, seen: ClusterSeen, queue: CohortQueue) -> None:
         alive = [node.there for node in seen.nodes if node.alive]
         # Where there is room for none one waits, and so is told of with what it asks for.
         lanes = max(1, room(self._ledger.study.resources, alive))
         if lanes != self.lanes:
             self._on_note(f"nodes have come or gone: now {lanes} cohort(s) at once")
             self.lanes = lanes
-            self._on_lanes(lanes)
+            queue.resize(lanes)
 
 
 def look_at_cluster(actors: Mapping[str, str]) -> ClusterSeen:

@@ -30,6 +30,8 @@ _QUICK_TO_NOTICE = {
     "RAY_health_check_timeout_ms": "4000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+    # What is under way to a node that is cut off fails after this, and not after two minutes.
+    "RAY_grpc_client_keepalive_timeout_ms": "10000",
 }
 _NODES = """\
 import sys
@@ -69,12 +71,14 @@ class Testbed:
     Attributes:
         folder: Holds what the hosts write into their /tmp/ray.
         say: Told each step, in one line.
+        head_options: Given to the head's ``ray start`` as well.
     """
 
     __test__ = False  # pytest takes the name for a test's
 
     folder: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "kdscale-testbed")
     say: Callable[[str], None] = print
+    head_options: Sequence[str] = ()
 
     def up(self, count: int, cpus: int = 2) -> None:
         """Starts hosts and a Ray on each.
@@ -155,6 +159,7 @@ class Testbed:
         words += ["--object-store-memory", str(_OBJECT_STORE_BYTES)]
         if name == HEAD:
             words += ["--head", "--port", str(_PORT), "--dashboard-host", "127.0.0.1"]
+            words += self.head_options
         else:
             words += ["--address", self.address]
         log = self.folder / name / "ray-start.log"

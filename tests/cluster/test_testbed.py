@@ -3,117 +3,35 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from chaos_lib.compare import differences
 from testbed_lib import Testbed
-from testbed_lib.hosts import processes, running
+from testbed_lib.hosts import running
 from testbed_lib.testbed import TestbedError
 
-from kdscale.errors import UserError
 from kdscale.search import load_study, open_ledger
-from kdscale.search._yaml import dump_yaml
+
+from .sweeps import (
+    EPOCHS,
+    SCRIPTS,
+    epochs,
+    left_alone,
+    on_head,
+    study_file,
+    sweeping,
+    wait_for,
+    workers,
+)
 
 # They may have to wait for the other files of this folder.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-PROGRAMS = Path(sys.executable).parent
-SCRIPT = Path(__file__).parents[2] / "scripts" / "testbed"
+SCRIPT = SCRIPTS / "testbed"
 DASHBOARD = "http://127.0.0.1:8265"
-NETWORK: dict[str, Any] = {"model": "resnet8", "args": {"width": 4}}
-DATA: dict[str, Any] = {
-    "name": "spread",
-    "task": {
-        "data": {"name": "icons100", "train_images": 200},
-        "teacher": NETWORK | {"epochs": 1, "inference": "folded"},
-        "student": NETWORK,
-        "recipe": {"lr": 0.05, "batch_size": 20},
-    },
-    "objective": {"methods": [{"method": "ldrld", "beta": 1, "temperature": 2}]},
-    "parameters": {"alpha": {"min": 2, "max": 14}, "depth": {"values": [3, 5]}},
-    "search": {"method": "random"},
-    "budget": {"trials": 3, "epochs": 10},
-    "tracking": {"mlflow": False},
-}
-
-
-def study_file(folder: Path, cache: Path | None = None, **resources: Any) -> Path:
-    """Returns a study file whose study lies beside it."""
-    folder.mkdir()
-    data = DATA | {"resources": resources, "storage": {"folder": str(folder)}}
-    if cache is not None:
-        teacher = DATA["task"]["teacher"] | {"cache": {"folder": str(cache)}}
-        data["task"] = DATA["task"] | {"teacher": teacher}
-    path = folder / "spread.yaml"
-    path.write_text(dump_yaml(data))
-    return path
-
-
-def on_head(testbed: Testbed, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command on the head to its end."""
-    return subprocess.run(
-        testbed.command([str(PROGRAMS / words[0]), *words[1:]], folder=folder),
-        env=testbed.environment(),
-        capture_output=True,
-        text=True,
-    )
-
-
-@contextmanager
-def sweeping(testbed: Testbed, path: Path) -> Iterator[Callable[[], str]]:
-    """Runs a sweep meanwhile, and gives what waits for its end and returns what it printed."""
-    log = path.with_suffix(".log")
-    command = testbed.command([str(PROGRAMS / "kdscale"), "sweep", str(path)], folder=path.parent)
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, env=testbed.environment(), stdout=output, stderr=output, text=True
-        )
-
-    def ended() -> str:
-        process.wait()
-        assert process.returncode == 0, log.read_text()
-        return log.read_text()
-
-    try:
-        yield ended
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(true: Callable[[], Any]) -> Any:
-    """Returns what is true, as soon as it is; the test's time limit ends a wait in vain."""
-    while not (found := true()):
-        time.sleep(0.1)
-    return found
-
-
-def epochs(path: Path) -> int:
-    """Returns how many epochs a study has recorded."""
-    study = load_study(path)
-    if not (study.folder / "study.db").exists():
-        return 0
-    try:
-        ledger = open_ledger(study, create=False)
-    except UserError:  # the sweep is just making it
-        return 0
-    return sum(len(trial.history) for trial in (*ledger.trials, *ledger.controls))
-
-
-def workers(name: str) -> list[str]:
-    """Returns what trains on a node."""
-    found = processes(name).values()
-    return [
-        words[0] for words in found if re.match(r"ray::(RayTrainWorker|ImplicitFunc)", words[0])
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -124,22 +42,15 @@ def one_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def left_alone(path: Path) -> None:
-    """Trains the study of a file without Ray, in a process of its own."""
-    python_path = os.pathsep.join(map(str, (SCRIPT.parent, SCRIPT.parents[1])))
-    words = [sys.executable, "-m", "chaos_lib.alone", str(path)]
-    subprocess.run(words, check=True, env=os.environ | {"PYTHONPATH": python_path})
-
-
 def test_a_cohort_over_two_hosts_has_the_bits_of_one_on_one_host(
     testbed: Testbed, one_host: Path, tmp_path: Path
 ) -> None:
     """Hosts' names resolve to loopback here, and each host has a teacher cache of its own."""
     cache = Path("/tmp/ray/teachers")
     path = study_file(tmp_path / "two", cache, workers=2, cohort=3, placement="spread")
-    with sweeping(testbed, path) as ended:
-        wait_for(lambda: all(len(workers(name)) == 1 for name in running()))
-        ended()
+    with sweeping(testbed, path) as sweep:
+        sweep.wait_for(lambda: all(len(workers(name)) == 1 for name in running()))
+        sweep.wait()
     assert not differences(one_host, path)
     for name in running():
         kept = testbed.folder / name / "ray" / "teachers"
@@ -149,18 +60,18 @@ def test_a_cohort_over_two_hosts_has_the_bits_of_one_on_one_host(
 def test_a_killed_node_and_a_cut_link_change_nothing(
     testbed: Testbed, one_host: Path, tmp_path: Path
 ) -> None:
+    """Two lanes over both nodes: one is killed as they train, and cut off as they start anew."""
     path = study_file(tmp_path / "broken", workers=2, cohort=2, placement="spread")
-    with sweeping(testbed, path) as ended:
-        wait_for(lambda: epochs(path) >= 3)
+    with sweeping(testbed, path) as sweep:
+        sweep.wait_for(lambda: epochs(path) >= 3)
         testbed.kill("node2")
-        before = epochs(path)
         testbed.mend("node2")
-        wait_for(lambda: epochs(path) > before)
+        sweep.wait_for(lambda: workers("node2"))
         testbed.cut("node2")
         before = epochs(path)
-        wait_for(lambda: epochs(path) > before)
+        sweep.wait_for(lambda: epochs(path) > before)
         testbed.mend("node2")
-        ended()
+        sweep.wait()
     assert not differences(one_host, path)
 
 
@@ -179,7 +90,7 @@ def test_ray_jobs_run_a_study_on_both_nodes_and_stop_it(testbed: Testbed, tmp_pa
     logs = on_head(testbed, "ray", "job", "logs", number, folder=folder).stdout
     assert "trials ended" in logs
     done = epochs(path)
-    assert 4 <= done < 4 * 10
+    assert 4 <= done < 4 * EPOCHS
 
     # As plain Ray users type it: it waits for the end, and prints the logs.
     words = ("ray", "job", "submit", "--working-dir", ".", "--", "kdscale", "sweep", path.name)
@@ -187,7 +98,7 @@ def test_ray_jobs_run_a_study_on_both_nodes_and_stop_it(testbed: Testbed, tmp_pa
     assert again.returncode == 0, again.stdout + again.stderr
     ledger = open_ledger(load_study(path), create=False)
     assert [trial.state for trial in (*ledger.trials, *ledger.controls)] == ["done"] * 4
-    assert epochs(path) == 4 * 10
+    assert epochs(path) == 4 * EPOCHS
     here = study_file(tmp_path / "here", cohort=1)
     left_alone(here)
     assert not differences(here, path)

@@ -44,6 +44,22 @@ def test_a_job_ends_when_every_worker_has_done_its_part() -> None:
     run(story())
 
 
+def test_all_have_come_when_as_many_workers_are_there_as_belong_to_a_lane() -> None:
+    async def story() -> None:
+        box = Mailbox(2)
+        first = asyncio.ensure_future(box.take("a", 0))
+        assert await waits(asyncio.sleep(1))
+        assert not await box.all_came()
+        await box.submit(FIRST)
+        await first
+        await box.take("b", 0)
+        assert await box.all_came()
+        await box.fail({"crashed": "worker 1 died"})
+        assert not await box.all_came()
+
+    run(story())
+
+
 def test_a_failure_ends_the_job_and_what_the_failed_still_say_does_not_count() -> None:
     async def story() -> None:
         box = Mailbox(2)

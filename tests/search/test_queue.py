@@ -178,6 +178,21 @@ def test_cohorts_are_as_many_as_the_cluster_has_room_for_now() -> None:
     assert [queue.next() is not None for _ in range(3)] == [True, True, False]
 
 
+def test_more_cohorts_are_wanted_as_long_as_full_ones_wait() -> None:
+    queue = CohortQueue(Ledger(swept("random", undistilled=False), MortalStorage()))
+    queue.open(2)
+    assert queue.wanted == 2 * 3  # seeds of 7 trials each, in cohorts of 3
+    first = queue.next()
+    assert first is not None
+    assert queue.wanted == 6
+    queue.finished(first.cohort)
+    jobs = [first]
+    queue.resize(6)
+    while (job := queue.next()) is not None:
+        jobs.append(job)
+    assert queue.wanted == len(jobs) - 1
+
+
 def test_a_search_that_learns_waits_for_its_whole_generation() -> None:
     study = swept("tpe", undistilled=False)
     queue = CohortQueue(Ledger(study, MortalStorage()))

@@ -86,6 +86,12 @@ def test_what_does_not_fit_is_refused_with_what_is_asked_and_what_is_there() -> 
     assert "kdscale doctor" in text
 
 
+def test_a_cluster_that_can_grow_is_not_refused() -> None:
+    asked = resources(gpus_per_worker=1)
+    assert lanes(asked, [{"CPU": 2.0}], growth=3) == 1
+    assert lanes(asked, [{"CPU": 2.0, "GPU": 2.0}], growth=3) == 2
+
+
 def test_a_worker_without_gpus_asks_for_none() -> None:
     assert worker_bundle(resources(cpus_per_worker=2)) == {"CPU": 2.0}
     assert worker_bundle(resources(gpus_per_worker=0.5)) == {"CPU": 1.0, "GPU": 0.5}
