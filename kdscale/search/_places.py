@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 from ray import ActorID, PlacementGroupID, get_runtime_context
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._private.state import state
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from kdscale.search._resources import room, worker_bundle
+from kdscale.search._resources import worker_bundle
 from kdscale.search._sections import ResourcesSpec
 
-_MOST = 1000
-"""Cohorts that are asked for at most: more nodes than any autoscaler starts at once."""
+_MOST = 100
+"""Cohorts that are asked for at most; when they have got their nodes, more are."""
+
+_LOOK_SECONDS = 1.0
 
 
 class Places:
@@ -22,6 +31,7 @@ class Places:
         self._resources = resources
         self._bundles = [worker_bundle(resources)] * resources.workers
         self._wished: list[PlacementGroup] = []
+        self._grows = False
 
     def look(self, lanes: int, wanted: int) -> None:
         """Gives back what dead lanes hold, and asks for the nodes that more cohorts could use.
@@ -32,7 +42,8 @@ class Places:
         """
         if self._resources.workers > 1:
             _reap(get_runtime_context().get_job_id())
-        self._wish(min(wanted, growth(self._resources)) - lanes)
+        self._grows = self._grows or has_autoscaler()
+        self._wish(wanted - lanes if self._grows else 0)
 
     def close(self) -> None:
         """Asks for nothing any more."""
@@ -55,10 +66,28 @@ class Places:
         self._wished = kept + new
 
 
-def growth(resources: ResourcesSpec) -> int:
-    """Returns how many cohorts a cluster with an autoscaler may grow to hold; 0 without one."""
-    most = state.get_max_resources_from_cluster_config()
-    return 0 if most is None else room(resources, [most])
+def has_autoscaler(patience_seconds: float = 0.0) -> bool:
+    """Returns whether the cluster may get more nodes when there is no place on those it has.
+
+    Args:
+        patience_seconds: How long to wait for an autoscaler that has not said a word yet.
+    """
+    end = time.monotonic() + patience_seconds
+    while not (types := _node_types()) and time.monotonic() < end:
+        time.sleep(_LOOK_SECONDS)
+    # Where nobody starts nodes, Ray gives each of them a type of its own.
+    return any(kind != f"node_{node}" for node, kind in types.items())
+
+
+def _node_types() -> dict[str, str]:
+    """Returns the type of each node by its id, as Ray's autoscaler or its stand-in tells them."""
+    if is_autoscaler_v2():
+        status = get_cluster_status(get_runtime_context().gcs_address)
+        nodes = status.active_nodes + status.idle_nodes
+        return {node.node_id: node.ray_node_type_name for node in nodes}
+    said = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
+    report = json.loads(said)["autoscaler_report"] if said else {}
+    return dict(report.get("node_type_mapping") or {})
 
 
 def _reap(job: str) -> None:

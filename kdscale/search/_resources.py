@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kdscale.errors import UserError
 from kdscale.search._sections import ResourcesSpec
@@ -24,7 +24,11 @@ def room(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]]) -> int:
     return sum(_fit(bundle, node) for node in nodes) // resources.workers
 
 
-def lanes(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]], growth: int = 0) -> int:
+def lanes(
+    resources: ResourcesSpec,
+    nodes: Sequence[Mapping[str, float]],
+    may_grow: Callable[[], bool] = lambda: False,
+) -> int:
     """Returns how many cohorts can train at once: at least one.
 
     A cohort of several workers starts only when all of them have a place. Were more cohorts
@@ -33,13 +37,13 @@ def lanes(resources: ResourcesSpec, nodes: Sequence[Mapping[str, float]], growth
     Args:
         resources: What a cohort asks for.
         nodes: The resources of each node that is alive, in Ray's spelling.
-        growth: How many cohorts the cluster's autoscaler may make room for.
+        may_grow: Returns whether the cluster may get more nodes; asked where none fits.
 
     Raises:
         UserError: If not even one cohort will fit, with what is asked and what is there.
     """
     count = room(resources, nodes)
-    if count == 0 and growth == 0:
+    if count == 0 and not may_grow():
         bundle = worker_bundle(resources)
         asked = ", ".join(f"{amount:g} {name}" for name, amount in bundle.items())
         there = "; ".join(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +40,8 @@ from kdscale.training import (
     trained_teacher_path,
     weights_path,
 )
+
+_AUTOSCALER_PATIENCE_SECONDS = 10.0
 
 
 class Listener(Protocol):
@@ -117,10 +120,10 @@ def _sweep(
     fence.reap(listener.on_note)
     watching = Watching(ledger, listener.on_note, listener.trouble)
     with watching, joined_cluster() as nodes:
-        from kdscale.search._places import growth
+        from kdscale.search._places import has_autoscaler
 
-        cohorts_at_once = lanes(study.resources, nodes, growth(study.resources))
-        watching.lanes = cohorts_at_once
+        may_grow = partial(has_autoscaler, _AUTOSCALER_PATIENCE_SECONDS)
+        cohorts_at_once = watching.lanes = lanes(study.resources, nodes, may_grow)
         watching.doing = "the teacher is prepared"
         teacher = _prepare_teacher(study, ledger, listener.on_teacher, backup)
         settled = settled_by_ledger(study, ledger, teacher)

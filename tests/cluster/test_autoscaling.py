@@ -21,50 +21,56 @@ CLUSTER: dict[str, Any] = {
     "cluster_name": "growing",
     "max_workers": 2,
     "idle_timeout_minutes": 30,
-    "provider": {"type": "fake_multinode"},
-    "auth": {},
+    "upscaling_speed": 1,
+    "provider": {
+        "type": "fake_multinode",
+        # As Ray's own tests set them: these nodes have one address, and nothing is set up on them.
+        **{f"disable_{what}": True for what in ("node_updaters", "launch_config_check")},
+        "use_node_id_as_ip": True,
+    },
+    **{name: {} for name in ("auth", "docker", "file_mounts")},
+    **{
+        f"{part}_commands": []
+        for part in (
+            *("initialization", "setup", "head_setup", "worker_setup"),
+            *("head_start_ray", "worker_start_ray"),
+        )
+    },
+    **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+    "file_mounts_sync_continuously": False,
     "head_node_type": "ray.head.default",
     "available_node_types": {
-        "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+        "ray.head.default": {"resources": {}, "node_config": {}, "max_workers": 0},
         "worker": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 2},
     },
 }
 
 
-@pytest.fixture(scope="module")
-def growing(alone: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    """A head with one CPU, and an autoscaler that may start two nodes with another one each."""
+@pytest.fixture
+def growing(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Testbed]:
+    """A head without CPUs, as on Kubernetes, where Ray's autoscaler may start two nodes of one.
+
+    Its first version: Ray's wheel lacks a file that the second one needs for such nodes.
+    """
     if why := why_not_here():
         pytest.skip(why)
-    config = tmp_path_factory.mktemp("autoscaler") / "cluster.yaml"
+    monkeypatch.setenv("RAY_FAKE_CLUSTER", "1")
+    monkeypatch.setenv("AUTOSCALER_UPDATE_INTERVAL_S", "1")
+    config = tmp_path / "cluster.yaml"
     config.write_text(dump_yaml(CLUSTER))
     testbed = Testbed(say=lambda line: None, head_options=("--autoscaling-config", str(config)))
     testbed.down()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_FAKE_CLUSTER", "1")
-        patch.setenv("AUTOSCALER_UPDATE_INTERVAL_S", "1")
-        testbed.up(1, cpus=1)
-        yield testbed
-        testbed.down()
+    testbed.up(1, cpus=0)
+    yield testbed
+    testbed.down()
 
 
-def test_a_cohort_for_which_there_is_no_room_yet_gets_its_node(
-    growing: Testbed, tmp_path: Path
-) -> None:
-    path = study_file(tmp_path / "grown", workers=2)
-    with sweeping(growing, path) as sweep:
-        sweep.wait()
-    here = study_file(tmp_path / "here", workers=2)
-    left_alone(here)
-    assert not differences(here, path)
-
-
-def test_more_cohorts_than_there_is_room_for_get_nodes(growing: Testbed, tmp_path: Path) -> None:
-    path = study_file(tmp_path / "more", seeds=3)
+def test_a_cluster_grows_with_the_cohorts_there_are(growing: Testbed, tmp_path: Path) -> None:
+    path = study_file(tmp_path / "grown", seeds=3)
     with sweeping(growing, path) as sweep:
         said = sweep.wait()
-    assert "; 2 cohort(s) at once" in " ".join(said.split())
-    assert "nodes have come or gone: now 3 cohort(s) at once" in said
+    assert "; 1 cohort(s) at once" in " ".join(said.split())
+    assert "nodes have come or gone: now 2 cohort(s) at once" in said
     here = study_file(tmp_path / "here", seeds=3)
     left_alone(here)
     assert not differences(here, path)

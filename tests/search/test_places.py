@@ -9,7 +9,7 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table
 
-from kdscale.search._places import Places, growth
+from kdscale.search._places import Places, has_autoscaler
 from kdscale.search._sections import ResourcesSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
@@ -50,7 +50,7 @@ def test_what_dead_actors_hold_is_given_back_and_nothing_else() -> None:
 
 
 def test_without_an_autoscaler_nothing_is_asked_for() -> None:
-    assert growth(ResourcesSpec()) == 0
+    assert not has_autoscaler()
     before = set(placement_group_table())
     Places(ResourcesSpec()).look(1, 9)
     assert set(placement_group_table()) == before

@@ -88,8 +88,8 @@ def test_what_does_not_fit_is_refused_with_what_is_asked_and_what_is_there() -> 
 
 def test_a_cluster_that_can_grow_is_not_refused() -> None:
     asked = resources(gpus_per_worker=1)
-    assert lanes(asked, [{"CPU": 2.0}], growth=3) == 1
-    assert lanes(asked, [{"CPU": 2.0, "GPU": 2.0}], growth=3) == 2
+    assert lanes(asked, [{"CPU": 2.0}], may_grow=lambda: True) == 1
+    assert lanes(asked, [{"CPU": 2.0, "GPU": 2.0}], may_grow=lambda: True) == 2
 
 
 def test_a_worker_without_gpus_asks_for_none() -> None:
