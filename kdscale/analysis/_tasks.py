@@ -25,6 +25,7 @@ from kdscale.analysis.statistics import Regret, Regrets, regrets
 from kdscale.records import StudyRecord
 
 _KINDS = (TEACHER, UNDISTILLED, DISTILLED)
+_MOST_EQUAL = 3
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,7 @@ class TaskContents:
         if found is None:
             return ""
         rivals, others = len(found.candidates) - 1, len(found.rows) - 1
-        own = {
-            task: configuration_name(
-                next(r for r in found.rows if not r.by_task[task].mean).configuration
-            )
-            for task in found.tasks
-        }
-        told = fmt.listed([f"{name} on {task}" for task, name in own.items()])
+        told = fmt.listed([f"{_best_alone(found, task)} on {task}" for task in found.tasks])
         best_alone = f"The best of each task alone: {told}."
         if not rivals:
             return (
@@ -277,3 +272,11 @@ def _tested(study: StudyRecord, kind: str) -> Cell:
             mean = math.fsum(scores.accuracies.values()) / len(scores.accuracies)
             return number_cell(mean, MetricFormat("test_accuracy").number(mean))
     return Cell(NOTHING)
+
+
+def _best_alone(found: Regrets, task: str) -> str:
+    """Returns which configuration is the best of a task; several where they are equal."""
+    best = sorted(row.configuration for row in found.rows if not row.by_task[task].mean)
+    if len(best) > _MOST_EQUAL:
+        return f"{len(best)} configurations that are equal"
+    return " or ".join(map(configuration_name, best))

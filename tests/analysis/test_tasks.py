@@ -63,6 +63,18 @@ def test_the_answer_is_the_setting_with_the_least_worst_case(three: TaskStudies)
     assert "Unfinished" not in told
 
 
+def test_all_that_are_equally_good_on_a_task_are_named() -> None:
+    equal = pairs(
+        clean=task_study("clean", [75.0, 74.0, 75.0, 70.0, 69.0], sd=0.0),
+        noisy=task_study("noisy", [60.0, 60.0, 60.0, 60.0, 50.0], sd=0.0),
+    )
+    told = {one.label: one.text for one in tasks_headline(equal)}
+    assert told["How sure"].endswith(
+        "The best of each task alone: c000 or c002 on clean and 4 configurations that are equal "
+        "on noisy."
+    )
+
+
 def test_what_is_not_there_yet_is_said(three: TaskStudies) -> None:
     clean = three.studies["clean"]
     some = replace(clean, trials=(*clean.trials[:-1], replace(clean.trials[-1], state="waiting")))
