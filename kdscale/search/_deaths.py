@@ -18,6 +18,13 @@ _NODE_DIED = re.compile(
 )
 """What Ray says of an actor whose node is gone, where it does not say it by the error's type."""
 
+_OTHER_LOST = re.compile(
+    r"connection (?:was )?(?:closed|reset|refused|aborted)|broken pipe|timed? ?out waiting|"
+    r"remote process exited|network error|heartbeat",
+    re.IGNORECASE,
+)
+"""What gloo and NCCL say when another worker does not answer any more."""
+
 _FIRST: tuple[AttemptReason, ...] = ("preempted", "node lost", "out of memory", "worker crash")
 """Of several workers' reasons the one that explains the others comes first."""
 
@@ -30,6 +37,13 @@ def cause_of(error: BaseException) -> BaseException:
     """Returns what our code has raised, out of what Ray Train wraps it in."""
     inner = getattr(error, "_base_exc", None)
     return inner if isinstance(inner, BaseException) else error
+
+
+def lost_another(error: BaseException) -> bool:
+    """Returns whether a worker ended because another one did not answer any more."""
+    if isinstance(error, ConnectionError):
+        return True
+    return isinstance(error, RuntimeError) and _OTHER_LOST.search(str(error)) is not None
 
 
 def reason_of(error: BaseException | None) -> AttemptReason:

@@ -6,6 +6,10 @@ data, teacher and process group as they are. When one of them dies or is preempt
 and gives up what the others held: a cluster that has lost a node may have no room for it any more.
 That holds from the start: Ray Train would try again in other places and keep those that it has, or
 wait in them for a node that is gone, and so two lanes could wait for each other for ever.
+
+When a node goes the workers on others often fail first, of a connection that is closed, and Ray
+knows of the node some seconds later or, where nothing answers any more, after a minute. A lane
+waits for that: trials are tried again without limit when a node is lost, but not when they crash.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from kdscale.errors import UserError
 from kdscale.search import _mailbox
 from kdscale.search._cohort_job import Job, Place, reports, threads
-from kdscale.search._deaths import LaneEndedError, cause_of, worst_reason
+from kdscale.search._deaths import LaneEndedError, cause_of, lost_another, worst_reason
 from kdscale.search._interface import choose_interface
 from kdscale.search._mailbox import Mailbox, Report
 from kdscale.search._resources import worker_bundle
@@ -34,7 +38,8 @@ from kdscale.training import Group
 _FAREWELL_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 _MOST_SECONDS = 30 * 24 * 3600
-_NODE_LOST = {"crashed": "a node was lost as workers started", "reason": "node lost"}
+_NODE_SECONDS = 90.0
+_NODE_LOST = {"crashed": "a node of its workers was lost", "reason": "node lost"}
 
 # The mailbox's actor gets the code itself: to import it, it would have to load torch.
 cloudpickle.register_pickle_by_value(_mailbox)
@@ -88,7 +93,7 @@ class _TrainRun:
         self._mailbox = actor.remote(place.study.resources.workers)
         self._place = place
         self.ended = ""  # why nobody takes jobs any more
-        self._nodes: set[str] = set()  # that were there before all workers had come
+        self._nodes: set[str] = set()  # of its workers; all there are until they have come
         self._thread = threading.Thread(target=self._fit, daemon=True)
         self._thread.start()
         threading.Thread(target=self._end_without_a_node, daemon=True).start()
@@ -133,27 +138,34 @@ class _TrainRun:
         try:
             trainer.fit()
         except Exception as error:
-            why = _NODE_LOST if self._lost_a_node() else told_of(error)
+            patience = _NODE_SECONDS if only_others_lost(error) else 0.0
+            why = _NODE_LOST if self._loses_a_node(patience) else told_of(error)
         self._end(why)
 
     def _end_without_a_node(self) -> None:
         """Ends the lane when a node goes before all workers have come."""
         while not (self.ended or ray.get(self._mailbox.all_came.remote())):
-            if self._lost_a_node():
+            self._nodes |= _nodes()
+            if self._loses_a_node():
                 self._end(_NODE_LOST)
             time.sleep(_LOOK_SECONDS)
-        self._nodes.clear()
+        self._nodes = set(ray.get(self._mailbox.nodes.remote()))
 
-    def _lost_a_node(self) -> bool:
-        there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        lost = bool(self._nodes - there)
-        self._nodes |= there
+    def _loses_a_node(self, patience_seconds: float = 0.0) -> bool:
+        end = time.monotonic() + patience_seconds
+        while not (lost := bool(self._nodes - _nodes())) and time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
         return lost
 
     def _end(self, why: Report) -> None:
         # Before the driver is told, which may have the next job at once.
         self.ended = str(why.get("refused") or why.get("crashed"))
         ray.get(self._mailbox.fail.remote(why))
+
+
+def _nodes() -> set[str]:
+    """Returns the ids of the nodes that are alive."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 class _OverNodeAddresses(TorchConfig):  # type: ignore[misc]  # Ray has no types
@@ -186,6 +198,12 @@ def told_of(error: Exception) -> Report:
     return {"crashed": f"Ray Train gave up: {type(error).__name__}: {error}"}
 
 
+def only_others_lost(error: Exception) -> bool:
+    """Returns whether all that the workers know is that others are silent."""
+    failures = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {}
+    return bool(failures) and all(lost_another(cause_of(one)) for one in failures.values())
+
+
 def told_of_workers(failures: Mapping[int, Exception]) -> Report:
     """Returns what the driver is told when workers have raised, from Ray's error of each."""
     causes = {rank: cause_of(failure) for rank, failure in sorted(failures.items())}
@@ -202,11 +220,12 @@ def told_of_workers(failures: Mapping[int, Exception]) -> Report:
 def _work(config: Mapping[str, Any]) -> None:
     """Trains cohort after cohort, as one of the workers."""
     mailbox, place = config["mailbox"], config["place"]
-    me = ray.get_runtime_context().get_actor_id()
+    context = ray.get_runtime_context()
+    me, node = context.get_actor_id(), context.get_node_id()
     threads(place.study)
     group = Group.current(get_device())
     turn = 0
-    while (taken := ray.get(mailbox.take.remote(me, turn))) is not None:
+    while (taken := ray.get(mailbox.take.remote(me, turn, node))) is not None:
         turn, job = taken
         for report in reports(Job(**job), place, group):
             if group.rank == 0:

@@ -30,7 +30,8 @@ class Mailbox:
         self._job: Mapping[str, Any] | None = None
         self._closed = False
         self._reports: deque[Report] = deque()
-        self._here: set[str] = set()
+        self._here: dict[str, str] = {}
+        """By worker, its node."""
         self._gone: set[str] = set()
         self._done: set[str] = set()
         self._changed = asyncio.Condition()
@@ -48,17 +49,20 @@ class Mailbox:
         await self._until(lambda: bool(self._reports) or self._job is None)
         return self._reports.popleft() if self._reports else None
 
-    async def take(self, worker: str, after: int) -> tuple[int, Mapping[str, Any]] | None:
+    async def take(
+        self, worker: str, after: int, node: str = ""
+    ) -> tuple[int, Mapping[str, Any]] | None:
         """Returns a job and its number, as soon as there is one; None when the lane is closed.
 
         Args:
             worker: Who asks.
             after: The number of the job that it had last; 0 if none.
+            node: Where it is.
         """
-        if worker not in self._here | self._gone:
+        if worker not in self._here.keys() | self._gone:
             if len(self._here) == self._workers:
                 self._replace_workers()
-            self._here.add(worker)
+            self._here[worker] = node
         await self._until(
             lambda: (
                 self._closed
@@ -73,6 +77,10 @@ class Mailbox:
     async def all_came(self) -> bool:
         """Returns whether as many workers as belong to a lane are there."""
         return len(self._here) == self._workers
+
+    async def nodes(self) -> list[str]:
+        """Returns where the workers are."""
+        return list(self._here.values())
 
     async def report(self, worker: str, turn: int, report: Report) -> None:
         """Takes what a worker tells of a job."""
@@ -106,8 +114,8 @@ class Mailbox:
         return self._job is not None and turn == self._turn and worker in self._here
 
     def _replace_workers(self) -> None:
-        self._gone |= self._here
-        self._here = set()
+        self._gone |= self._here.keys()
+        self._here = {}
         self._done = set()
 
     async def _tell_all(self) -> None:

@@ -15,7 +15,14 @@ from ray.exceptions import (
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from kdscale.records import AttemptReason
-from kdscale.search._deaths import LaneEndedError, error_in, loss_of, reason_of, worst_reason
+from kdscale.search._deaths import (
+    LaneEndedError,
+    error_in,
+    loss_of,
+    lost_another,
+    reason_of,
+    worst_reason,
+)
 
 NODE = "The actor died because its node has died. Node Id: 3f. the raylet was terminated"
 WORKER = (
@@ -63,6 +70,24 @@ def test_a_lost_node_explains_why_the_other_workers_crashed() -> None:
     assert worst_reason([peer, MemoryError()]) == "out of memory"
     assert worst_reason([peer]) == "worker crash"
     assert worst_reason([]) == "worker crash"
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (
+            RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]"),
+            True,
+        ),
+        (RuntimeError("Timed out waiting 1800000ms for recv operation to complete"), True),
+        (RuntimeError("NCCL error: remote process exited or there was a network error"), True),
+        (ConnectionResetError(104, "Connection reset by peer"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (OSError("no space left"), False),
+    ],
+)
+def test_a_worker_whose_peer_is_gone_is_known(error: Exception, lost: bool) -> None:
+    assert lost_another(error) == lost
 
 
 def test_what_tune_has_written_of_an_error_is_read_back(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from ray.train.v2._internal.exceptions import (
 )
 
 from kdscale.errors import UserError
-from kdscale.search._lane import told_of, told_of_workers
+from kdscale.search._lane import only_others_lost, told_of, told_of_workers
 
 
 def raised(error: Exception) -> Exception:
@@ -43,6 +43,13 @@ def test_memory_that_any_worker_lacks_is_told() -> None:
     failures = {0: raised(OSError("Connection closed by peer")), 1: raised(MemoryError("full"))}
     assert told_of_workers(failures)["reason"] == "out of memory"
     assert told_of_workers({0: raised(OSError("no space left"))})["reason"] == "worker crash"
+
+
+def test_a_lane_looks_for_a_lost_node_when_all_its_workers_know_is_that_others_are_silent() -> None:
+    closed = raised(RuntimeError("Connection closed by peer [10.0.0.2]:4711"))
+    assert only_others_lost(WorkerGroupError("one failed", {0: closed}))
+    assert not only_others_lost(WorkerGroupError("both", {0: closed, 1: raised(MemoryError())}))
+    assert not only_others_lost(ValueError("Connection closed by peer"))
 
 
 def test_how_ray_train_ends_a_lane_is_told_with_the_reason() -> None:

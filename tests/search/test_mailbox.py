@@ -52,8 +52,9 @@ def test_all_have_come_when_as_many_workers_are_there_as_belong_to_a_lane() -> N
         assert not await box.all_came()
         await box.submit(FIRST)
         await first
-        await box.take("b", 0)
+        await box.take("b", 0, "there")
         assert await box.all_came()
+        assert await box.nodes() == ["", "there"]
         await box.fail({"crashed": "worker 1 died"})
         assert not await box.all_came()
 

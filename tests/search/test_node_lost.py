@@ -35,7 +35,7 @@ def one_trial(folder: Path) -> Any:
             "recipe": {"lr": 0.1, "batch_size": 50},
         },
         search={"method": "random"},
-        budget={"trials": 1, "epochs": 12},
+        budget={"trials": 1, "epochs": 40},
         resources={"max_failures": 1},
         undistilled=False,
         storage={"folder": str(folder)},
