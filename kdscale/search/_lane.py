@@ -69,7 +69,7 @@ class WarmLane(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         """
         if self._run is None:
             self._run = _TrainRun(self._place)
-        if self._job is not None and not self._run.ended:
+        if self._job is not None:
             self._run.submit(self._job)
         self._job = None
         report = self._run.next()
@@ -229,5 +229,5 @@ def _work(config: Mapping[str, Any]) -> None:
         turn, job = taken
         for report in reports(Job(**job), place, group):
             if group.rank == 0:
-                ray.get(mailbox.report.remote(me, turn, report))
+                ray.get(mailbox.report.remote(turn, report))
         ray.get(mailbox.done.remote(me, turn))

@@ -12,11 +12,10 @@ Report = dict[str, Any]
 
 
 class Mailbox:
-    """One job at a time, for workers that may be replaced while it runs.
+    """One job at a time, for the workers of a lane.
 
-    A Ray actor of its own, because driver and workers both wait for it. Workers are known by a
-    name that no other process has; once others have come in their place, or they have failed,
-    nothing that they still say counts. A job that was not done is given to those who come next.
+    A Ray actor of its own, because driver and workers both wait for it. Once a worker has failed
+    no job is taken any more, and nothing counts that the others still say.
     """
 
     def __init__(self, workers: int) -> None:
@@ -29,17 +28,17 @@ class Mailbox:
         self._turn = 0
         self._job: Mapping[str, Any] | None = None
         self._closed = False
+        self._failed = False
         self._reports: deque[Report] = deque()
         self._here: dict[str, str] = {}
         """By worker, its node."""
-        self._gone: set[str] = set()
         self._done: set[str] = set()
         self._changed = asyncio.Condition()
 
     async def submit(self, job: Mapping[str, Any]) -> None:
-        """Gives the workers their next job."""
+        """Gives the workers their next job, which ends at once if they have failed."""
         self._turn += 1
-        self._job = job
+        self._job = None if self._failed else job
         self._done = set()
         self._reports.clear()
         await self._tell_all()
@@ -52,27 +51,18 @@ class Mailbox:
     async def take(
         self, worker: str, after: int, node: str = ""
     ) -> tuple[int, Mapping[str, Any]] | None:
-        """Returns a job and its number, as soon as there is one; None when the lane is closed.
+        """Returns a job and its number, as soon as there is one; None when the lane has ended.
 
         Args:
             worker: Who asks.
             after: The number of the job that it had last; 0 if none.
             node: Where it is.
         """
-        if worker not in self._here.keys() | self._gone:
-            if len(self._here) == self._workers:
-                self._replace_workers()
-            self._here[worker] = node
+        self._here[worker] = node
         await self._until(
-            lambda: (
-                self._closed
-                or (self._job is not None and self._turn > after and worker in self._here)
-            )
+            lambda: self._closed or self._failed or (self._job is not None and self._turn > after)
         )
-        if self._closed:
-            return None
-        assert self._job is not None
-        return self._turn, self._job
+        return None if self._closed or self._job is None else (self._turn, self._job)
 
     async def all_came(self) -> bool:
         """Returns whether as many workers as belong to a lane are there."""
@@ -82,23 +72,23 @@ class Mailbox:
         """Returns where the workers are."""
         return list(self._here.values())
 
-    async def report(self, worker: str, turn: int, report: Report) -> None:
+    async def report(self, turn: int, report: Report) -> None:
         """Takes what a worker tells of a job."""
-        if self._counts(worker, turn):
+        if self._counts(turn):
             self._reports.append(report)
             await self._tell_all()
 
     async def done(self, worker: str, turn: int) -> None:
         """Takes note that a worker has ended its part of a job."""
-        if self._counts(worker, turn):
+        if self._counts(turn):
             self._done.add(worker)
             if len(self._done) == self._workers:
                 self._job = None
             await self._tell_all()
 
     async def fail(self, why: Report) -> None:
-        """Ends the job, if there is one, with what is told of its workers; others will come."""
-        self._replace_workers()
+        """Ends the lane, and its job if there is one, with what is told of the workers."""
+        self._failed = True
         if self._job is not None:
             self._reports.append({"cohort": self._job["cohort"], **why})
             self._job = None
@@ -110,13 +100,8 @@ class Mailbox:
         await self._tell_all()
         return self._job is None
 
-    def _counts(self, worker: str, turn: int) -> bool:
-        return self._job is not None and turn == self._turn and worker in self._here
-
-    def _replace_workers(self) -> None:
-        self._gone |= self._here.keys()
-        self._here = {}
-        self._done = set()
+    def _counts(self, turn: int) -> bool:
+        return self._job is not None and turn == self._turn
 
     async def _tell_all(self) -> None:
         async with self._changed:

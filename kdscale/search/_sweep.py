@@ -122,7 +122,9 @@ def _sweep(
     with watching, joined_cluster() as nodes:
         from kdscale.search._places import has_autoscaler
 
-        may_grow = partial(has_autoscaler, _AUTOSCALER_PATIENCE_SECONDS)
+        # A cluster that has just begun may have an autoscaler that has not; this machine has none.
+        patience = _AUTOSCALER_PATIENCE_SECONDS if "RAY_ADDRESS" in os.environ else 0.0
+        may_grow = partial(has_autoscaler, patience)
         cohorts_at_once = watching.lanes = lanes(study.resources, nodes, may_grow)
         watching.doing = "the teacher is prepared"
         teacher = _prepare_teacher(study, ledger, listener.on_teacher, backup)
