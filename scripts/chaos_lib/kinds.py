@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from testbed_lib import HEAD
 
@@ -96,16 +97,13 @@ def tear_write(scene: Scene) -> str:
     the newest checkpoint gets back the content that it had before, and half of a new one lies
     beside it. Of the database's log some bytes at the end are gone.
     """
-    trials = scene.study_folder / "trials"
-    if not any(trials.glob("*/checkpoint.pt")):
+    newest, before = _newest(scene)
+    if before is None:
         return ""
     for name in reversed(scene.up):
         scene.testbed.kill(name)
-    done = []
-    newest = max(
-        trials.glob("*/checkpoint.pt"), key=lambda path: path.stat().st_mtime_ns, default=None
-    )
-    before = None if newest is None else scene.watch.before_last(newest.parent.name)
+    done = ["all nodes"]
+    newest, before = _newest(scene)
     if newest is not None and before is not None:
         part = newest.with_name(".checkpoint.pt.1")
         part.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
@@ -119,6 +117,13 @@ def tear_write(scene: Scene) -> str:
         os.truncate(log, size - lost)
         done.append(f"{lost} bytes of the database's log")
     return " and ".join(done)
+
+
+def _newest(scene: Scene) -> tuple[Path | None, Path | None]:
+    """Returns the checkpoint that was written last, and a copy of the one before it, if any."""
+    found = (scene.study_folder / "trials").glob("*/checkpoint.pt")
+    newest = max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return newest, None if newest is None else scene.watch.before_last(newest.parent.name)
 
 
 def _kill(pid: int | None, what: str) -> str:
