@@ -6,7 +6,6 @@ are loaded once a process: Ray Tune reuses its actors from cohort to cohort.
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import traceback
@@ -37,6 +36,7 @@ from kdscale.training import (
     Member,
     Progress,
     cached_teacher,
+    give_back_memory,
     in_form,
     keep_freed_memory,
     load_network,
@@ -174,9 +174,7 @@ def reports(job: Job, place: Place, group: Group) -> Iterator[Report]:
     else:
         return
     # The error is gone by now, and with it all that its traceback held.
-    gc.collect()
-    if group.device.type == "cuda":
-        torch.cuda.empty_cache()
+    give_back_memory(group.device)
     yield {"cohort": job.cohort, **told}
 
 

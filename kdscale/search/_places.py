@@ -86,7 +86,7 @@ def _node_types() -> dict[str, str]:
         nodes = status.active_nodes + status.idle_nodes
         return {node.node_id: node.ray_node_type_name for node in nodes}
     said = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
-    report = json.loads(said)["autoscaler_report"] if said else {}
+    report = json.loads(said or "{}").get("autoscaler_report", {})
     return dict(report.get("node_type_mapping") or {})
 
 

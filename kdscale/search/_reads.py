@@ -32,7 +32,12 @@ def all_trials(storage: BaseStorage, study_id: int) -> list[FrozenTrial]:
 
 
 def _read(engine: Engine, study_id: int) -> list[FrozenTrial]:
+    # One moment for all queries: a sweep may be writing, and would add trials between two of them.
     with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")  # Python begins nothing for those who only read
+        else:
+            connection.execution_options(isolation_level="REPEATABLE READ")
         return _trials(connection, study_id)
 
 

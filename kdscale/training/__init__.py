@@ -7,7 +7,12 @@ from kdscale.training._evaluate import Score, evaluate
 from kdscale.training._form import FormChoice, form_path, measured_form, read_form, settled
 from kdscale.training._group import Group
 from kdscale.training._measure import Measured, measure_cohorts
-from kdscale.training._memory import keep_freed_memory, memory_share, out_of_memory
+from kdscale.training._memory import (
+    give_back_memory,
+    keep_freed_memory,
+    memory_share,
+    out_of_memory,
+)
 from kdscale.training._recipe import learning_rate, make_optimizer
 from kdscale.training._spec import (
     METHOD_SPECS,
@@ -72,6 +77,7 @@ __all__ = [
     "content_hash",
     "evaluate",
     "form_path",
+    "give_back_memory",
     "in_form",
     "keep_freed_memory",
     "kept_bytes",

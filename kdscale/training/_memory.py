@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,10 +17,11 @@ _NEVER = 2**31 - 1
 """The largest value that mallopt takes: 2 GiB."""
 
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|out_of_memory|allocate memory|alloc_failed|bad_alloc|running low on memory",
+    r"out of memory|out_of_memory|allocate memory|alloc_failed|bad_alloc|running low on memory|"
+    r"could not create a (?:primitive|memory object)(?! descriptor)",
     re.IGNORECASE,
 )
-"""What CUDA, its libraries, torch's CPU allocator, C++ and Ray's memory monitor say."""
+"""What CUDA, its libraries, torch's CPU allocator, C++, Ray's memory monitor and oneDNN say."""
 
 _CGROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 """Of a container, below /sys/fs/cgroup: in version 2 and version 1."""
@@ -40,6 +43,15 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Hands back what is free, after an error: what `keep_freed_memory` keeps too."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    with suppress(AttributeError, OSError, TypeError):  # musl, macOS, Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def out_of_memory(error: BaseException | str) -> bool:

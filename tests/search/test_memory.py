@@ -14,7 +14,7 @@ from .tight import wide_study
 
 pytestmark = pytest.mark.slow
 
-PLENTY, LITTLE = 4000, 160
+PLENTY, LITTLE = 4000, 50
 
 
 def swept_with(mebibytes: int, folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+from sqlalchemy import event
 
 from kdscale.search._reads import all_trials
 
@@ -55,6 +56,31 @@ def test_trials_are_read_as_optuna_reads_them(kind: str, tmp_path: Path) -> None
             list(one.params.items()) for one in wanted
         ]
         assert [one._trial_id for one in found] == [one._trial_id for one in wanted]
+
+
+def test_all_of_it_is_of_one_moment_while_another_writes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    storage, sweep = RDBStorage(url), RDBStorage(url)
+    with storage.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    study, _ = fill(storage)
+    wanted = storage.get_all_trials(study)
+    queries = 0
+
+    def write(connection: object, cursor: object, statement: str, *_: object) -> None:
+        nonlocal queries
+        if not statement.startswith("SELECT"):
+            return
+        queries += 1
+        sweep.create_new_trial(study, create_trial(state=TrialState.RUNNING))
+        sweep.set_trial_user_attr(wanted[0]._trial_id, "seed", 100 + queries)
+
+    event.listen(storage.engine, "after_cursor_execute", write)
+    found = all_trials(storage, study)
+    event.remove(storage.engine, "after_cursor_execute", write)
+    assert queries > 5
+    assert found == wanted
+    assert len(all_trials(storage, study)) == len(wanted) + queries
 
 
 def test_a_study_without_a_trial(tmp_path: Path) -> None:

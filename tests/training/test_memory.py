@@ -59,6 +59,7 @@ def test_what_the_user_has_set_stays() -> None:
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory",
         "std::bad_alloc",
+        "could not create a primitive",
         "1 worker(s) were killed due to the node running low on memory. Memory on the node",
     ],
 )
@@ -71,8 +72,9 @@ def test_other_errors_are_not_about_memory() -> None:
     assert out_of_memory(MemoryError())
     assert out_of_memory(torch.OutOfMemoryError())
     died = "The actor died. (1) The process is killed by SIGKILL by OOM killer or (2) ray stop"
-    for error in (RuntimeError("no such thing"), ValueError("memory"), RuntimeError(died)):
-        assert not out_of_memory(error)
+    refused = "could not create a primitive descriptor for a convolution forward"
+    for text in ("no such thing", "memory", died, refused):
+        assert not out_of_memory(RuntimeError(text))
 
 
 def test_what_torch_says_when_it_runs_out() -> None:
