@@ -37,7 +37,7 @@ from kdscale.training import Group
 
 _FAREWELL_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
-_MOST_SECONDS = 30 * 24 * 3600
+_START_SECONDS = 30 * 24 * 3600
 _NODE_SECONDS = 90.0
 _NODE_LOST = {"crashed": "a node of its workers was lost", "reason": "node lost"}
 
@@ -112,7 +112,7 @@ class _TrainRun:
     def _fit(self) -> None:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
         # Who waits for places holds none of them, and may wait.
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_MOST_SECONDS))
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_SECONDS))
         resources = self._place.study.resources
         trainer = TorchTrainer(
             _work,
@@ -152,6 +152,7 @@ class _TrainRun:
         self._nodes = set(ray.get(self._mailbox.nodes.remote()))
 
     def _loses_a_node(self, patience_seconds: float = 0.0) -> bool:
+        """Returns whether a node of its workers is gone, or goes before patience ends."""
         end = time.monotonic() + patience_seconds
         while not (lost := bool(self._nodes - _nodes())) and time.monotonic() < end:
             time.sleep(_LOOK_SECONDS)

@@ -126,7 +126,9 @@ class CohortQueue:
     @property
     def wanted(self) -> int:
         """How many cohorts there are to train at once; may be asked for from any thread."""
-        size = self._size.size or 1
+        size = self._size.size
+        if self._closed or not size:  # nothing more begins, or not before it is measured
+            return len(self._running)
         waiting = [len(names) for names in list(self._waiting.values())]
         return len(self._running) + sum(-(-count // size) for count in waiting)
 

@@ -78,12 +78,12 @@ class Sweep:
     def wait_for(self, true: Callable[[], Any]) -> None:
         """Returns as soon as something is true, which it must be before the sweep ends."""
         while not true():
-            assert self.process.poll() is None, self.log.read_text()
+            assert self.process.poll() is None
             time.sleep(0.1)
 
     def wait(self) -> str:
         """Returns what the sweep has said when it has come to its end."""
-        assert self.process.wait() == 0, self.log.read_text()
+        assert self.process.wait() == 0
         return self.log.read_text()
 
 

@@ -25,18 +25,23 @@ CLUSTER: dict[str, Any] = {
     "provider": {
         "type": "fake_multinode",
         # As Ray's own tests set them: these nodes have one address, and nothing is set up on them.
-        **{f"disable_{what}": True for what in ("node_updaters", "launch_config_check")},
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
         "use_node_id_as_ip": True,
     },
-    **{name: {} for name in ("auth", "docker", "file_mounts")},
-    **{
-        f"{part}_commands": []
-        for part in (
-            *("initialization", "setup", "head_setup", "worker_setup"),
-            *("head_start_ray", "worker_start_ray"),
-        )
-    },
-    **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+    # What Ray's launcher would fill in.
+    "auth": {},
+    "docker": {},
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "rsync_exclude": [],
+    "rsync_filter": [],
+    "initialization_commands": [],
+    "setup_commands": [],
+    "head_setup_commands": [],
+    "worker_setup_commands": [],
+    "head_start_ray_commands": [],
+    "worker_start_ray_commands": [],
     "file_mounts_sync_continuously": False,
     "head_node_type": "ray.head.default",
     "available_node_types": {

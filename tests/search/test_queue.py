@@ -193,6 +193,15 @@ def test_more_cohorts_are_wanted_as_long_as_full_ones_wait() -> None:
     assert queue.wanted == len(jobs) - 1
 
 
+def test_before_it_is_measured_what_a_cohort_holds_no_more_are_wanted() -> None:
+    study = swept("random", budget={"trials": 40, "epochs": EPOCHS}, resources={"cohort": "auto"})
+    queue = CohortQueue(Ledger(study, MortalStorage()))
+    queue.open(1)
+    assert queue.wanted == 0
+    assert queue.next() is not None
+    assert queue.wanted == 1
+
+
 def test_a_search_that_learns_waits_for_its_whole_generation() -> None:
     study = swept("tpe", undistilled=False)
     queue = CohortQueue(Ledger(study, MortalStorage()))

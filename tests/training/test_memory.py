@@ -72,9 +72,9 @@ def test_other_errors_are_not_about_memory() -> None:
     assert out_of_memory(MemoryError())
     assert out_of_memory(torch.OutOfMemoryError())
     died = "The actor died. (1) The process is killed by SIGKILL by OOM killer or (2) ray stop"
-    refused = "could not create a primitive descriptor for a convolution forward"
-    for text in ("no such thing", "memory", died, refused):
-        assert not out_of_memory(RuntimeError(text))
+    refused = RuntimeError("could not create a primitive descriptor for a convolution forward")
+    for error in (RuntimeError("no such thing"), ValueError("memory"), RuntimeError(died), refused):
+        assert not out_of_memory(error)
 
 
 def test_what_torch_says_when_it_runs_out() -> None:
