@@ -39,9 +39,14 @@ def cause_of(error: BaseException) -> BaseException:
     return inner if isinstance(inner, BaseException) else error
 
 
-def lost_another(error: BaseException) -> bool:
-    """Returns whether a worker ended because another one did not answer any more."""
-    if isinstance(error, ConnectionError):
+def silent(error: BaseException) -> bool:
+    """Returns whether all that is known of a worker's end is that it or another does not answer."""
+    from ray.exceptions import RayActorError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    if isinstance(error, WorkerHealthCheckFailedError):
+        return silent(error.health_check_failure)
+    if isinstance(error, ConnectionError | RayActorError):
         return True
     return isinstance(error, RuntimeError) and _OTHER_LOST.search(str(error)) is not None
 

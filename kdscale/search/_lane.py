@@ -9,7 +9,8 @@ wait in them for a node that is gone, and so two lanes could wait for each other
 
 When a node goes the workers on others often fail first, of a connection that is closed, and Ray
 knows of the node some seconds later or, where nothing answers any more, after a minute. A lane
-waits for that: trials are tried again without limit when a node is lost, but not when they crash.
+waits for that, unless all nodes answer: trials are tried again without limit when a node is lost,
+but not when they crash.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from kdscale.errors import UserError
 from kdscale.search import _mailbox
 from kdscale.search._cohort_job import Job, Place, reports, threads
-from kdscale.search._deaths import LaneEndedError, cause_of, lost_another, worst_reason
+from kdscale.search._deaths import LaneEndedError, cause_of, silent, worst_reason
 from kdscale.search._interface import choose_interface
 from kdscale.search._mailbox import Mailbox, Report
+from kdscale.search._nodes import alive_nodes, one_goes
 from kdscale.search._resources import worker_bundle
 from kdscale.training import Group
 
@@ -138,35 +140,23 @@ class _TrainRun:
         try:
             trainer.fit()
         except Exception as error:
-            patience = _NODE_SECONDS if only_others_lost(error) else 0.0
-            why = _NODE_LOST if self._loses_a_node(patience) else told_of(error)
+            patience = 0.0 if workers_tell(error) else _NODE_SECONDS
+            why = _NODE_LOST if one_goes(self._nodes, patience) else told_of(error)
         self._end(why)
 
     def _end_without_a_node(self) -> None:
         """Ends the lane when a node goes before all workers have come."""
         while not (self.ended or ray.get(self._mailbox.all_came.remote())):
-            self._nodes |= _nodes()
-            if self._loses_a_node():
+            self._nodes |= alive_nodes()
+            if one_goes(self._nodes, 0):
                 self._end(_NODE_LOST)
             time.sleep(_LOOK_SECONDS)
         self._nodes = set(ray.get(self._mailbox.nodes.remote()))
-
-    def _loses_a_node(self, patience_seconds: float = 0.0) -> bool:
-        """Returns whether a node of its workers is gone, or goes before patience ends."""
-        end = time.monotonic() + patience_seconds
-        while not (lost := bool(self._nodes - _nodes())) and time.monotonic() < end:
-            time.sleep(_LOOK_SECONDS)
-        return lost
 
     def _end(self, why: Report) -> None:
         # Before the driver is told, which may have the next job at once.
         self.ended = str(why.get("refused") or why.get("crashed"))
         ray.get(self._mailbox.fail.remote(why))
-
-
-def _nodes() -> set[str]:
-    """Returns the ids of the nodes that are alive."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 class _OverNodeAddresses(TorchConfig):  # type: ignore[misc]  # Ray has no types
@@ -199,10 +189,12 @@ def told_of(error: Exception) -> Report:
     return {"crashed": f"Ray Train gave up: {type(error).__name__}: {error}"}
 
 
-def only_others_lost(error: Exception) -> bool:
-    """Returns whether all that the workers know is that others are silent."""
+def workers_tell(error: Exception) -> bool:
+    """Returns whether some worker says what was wrong, and not only that it or others are gone."""
+    if isinstance(error, ray.train.PreemptionError):
+        return True
     failures = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {}
-    return bool(failures) and all(lost_another(cause_of(one)) for one in failures.values())
+    return not all(silent(cause_of(failure)) for failure in failures.values())
 
 
 def told_of_workers(failures: Mapping[int, Exception]) -> Report:

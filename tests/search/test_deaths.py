@@ -19,8 +19,8 @@ from kdscale.search._deaths import (
     LaneEndedError,
     error_in,
     loss_of,
-    lost_another,
     reason_of,
+    silent,
     worst_reason,
 )
 
@@ -82,12 +82,15 @@ def test_a_lost_node_explains_why_the_other_workers_crashed() -> None:
         (RuntimeError("Timed out waiting 1800000ms for recv operation to complete"), True),
         (RuntimeError("NCCL error: remote process exited or there was a network error"), True),
         (ConnectionResetError(104, "Connection reset by peer"), True),
+        (RayActorError(error_msg="The actor died unexpectedly."), True),
+        (WorkerHealthCheckFailedError("it is gone", RayActorError()), True),
+        (WorkerHealthCheckFailedError("it is gone", MemoryError()), False),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (OSError("no space left"), False),
     ],
 )
-def test_a_worker_whose_peer_is_gone_is_known(error: Exception, lost: bool) -> None:
-    assert lost_another(error) == lost
+def test_a_worker_that_does_not_know_what_was_wrong_is_known(error: Exception, lost: bool) -> None:
+    assert silent(error) == lost
 
 
 def test_what_tune_has_written_of_an_error_is_read_back(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import pickle
 
-from ray.train import PreemptionError, PreemptionInfo, WorkerGroupError
+from ray.exceptions import RayActorError
+from ray.train import ControllerError, PreemptionError, PreemptionInfo, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
     UserExceptionWithTraceback,
+    WorkerGroupStartupFailedError,
     WorkerHealthCheckFailedError,
 )
 
 from kdscale.errors import UserError
-from kdscale.search._lane import only_others_lost, told_of, told_of_workers
+from kdscale.search._lane import told_of, told_of_workers, workers_tell
 
 
 def raised(error: Exception) -> Exception:
@@ -45,11 +47,13 @@ def test_memory_that_any_worker_lacks_is_told() -> None:
     assert told_of_workers({0: raised(OSError("no space left"))})["reason"] == "worker crash"
 
 
-def test_a_lane_looks_for_a_lost_node_when_all_its_workers_know_is_that_others_are_silent() -> None:
+def test_a_lane_looks_for_a_lost_node_unless_a_worker_says_what_was_wrong() -> None:
     closed = raised(RuntimeError("Connection closed by peer [10.0.0.2]:4711"))
-    assert only_others_lost(WorkerGroupError("one failed", {0: closed}))
-    assert not only_others_lost(WorkerGroupError("both", {0: closed, 1: raised(MemoryError())}))
-    assert not only_others_lost(ValueError("Connection closed by peer"))
+    assert not workers_tell(WorkerGroupError("one failed", {0: closed}))
+    assert not workers_tell(WorkerGroupError("both are gone", {0: closed, 1: RayActorError()}))
+    assert not workers_tell(ControllerError(WorkerGroupStartupFailedError("one did not start")))
+    assert workers_tell(WorkerGroupError("both", {0: closed, 1: raised(MemoryError())}))
+    assert workers_tell(PreemptionError(PreemptionInfo(None, {"gpu-7": [0]})))
 
 
 def test_how_ray_train_ends_a_lane_is_told_with_the_reason() -> None:

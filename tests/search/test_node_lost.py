@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,14 @@ def one_trial(folder: Path) -> Any:
             "recipe": {"lr": 0.1, "batch_size": 50},
         },
         search={"method": "random"},
-        budget={"trials": 1, "epochs": 40},
+        budget={"trials": 1, "epochs": 60},
         resources={"max_failures": 1},
         undistilled=False,
         storage={"folder": str(folder)},
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """A head without CPUs, and a node that may go."""
     for name, value in QUIET.items():
@@ -64,25 +65,29 @@ def nodes() -> Iterator[Any]:
 
 
 class Breaker(Listener):
-    """Kills the worker after the third epoch, and its node twice after later ones."""
+    """Kills the first attempt's worker, and the nodes of the second and the third.
+
+    Each after two epochs of its own; how many more it trains before it ends does not matter.
+    """
 
     def __init__(self, folder: Path, nodes: Any) -> None:
         super().__init__()
         self._folder = folder
         self._nodes = nodes
-        self._breaks = {3: self._kill_worker, 5: self._remove_node, 8: self._remove_node}
+        self._breaks = {1: self._kill_worker, 2: self._remove_node, 3: self._remove_node}
 
     def on_change(self, trial: TrialRecord) -> None:
         super().on_change(trial)
-        for epoch in [epoch for epoch in self._breaks if epoch <= len(trial.history)]:
-            self._breaks.pop(epoch)()
+        attempt = trial.attempts[-1] if trial.attempts else None
+        if attempt is not None and len(trial.history) >= attempt.after_epoch + 2:
+            self._breaks.pop(attempt.number, lambda: None)()
 
     def _kill_worker(self) -> None:
         (path,) = (self._folder / LEASES).glob("*.json")
         os.kill(json.loads(path.read_text())["process"]["pid"], signal.SIGKILL)
 
     def _remove_node(self) -> None:
-        old = next(iter(self._nodes.worker_nodes))
+        (old,) = self._nodes.worker_nodes
         self._nodes.add_node(num_cpus=1)
         self._nodes.remove_node(old, allow_graceful=False)
 
@@ -95,9 +100,22 @@ def test_a_lost_node_is_no_crash_and_changes_nothing(tmp_path: Path, nodes: Any)
     reasons = [attempt.reason for attempt in trial.attempts]
     assert reasons == ["worker crash", "node lost", "node lost", "done"]
     for before, after in zip(trial.attempts, trial.attempts[1:], strict=False):
-        assert before.epoch == after.after_epoch >= 3
+        assert before.epoch == after.after_epoch >= 2
         assert len(before.nodes) == 1
         assert before.end <= after.start
     assert outcome.losses == "3 attempt(s) were lost: 2 node lost, 1 worker crash"
     assert numbers(outcome.ledger) == numbers(swept_here(one_trial(tmp_path / "here")))
     assert not list((study.folder / LEASES).glob("*.json"))
+
+
+def test_a_node_that_does_not_answer_is_waited_for_until_ray_names_it(nodes: Any) -> None:
+    from kdscale.search._nodes import alive_nodes, one_goes
+
+    (old,) = nodes.worker_nodes
+    assert old.node_id in alive_nodes()
+    begin = time.monotonic()
+    assert not one_goes(alive_nodes(), patience_seconds=600)
+    assert time.monotonic() - begin < 600  # they answered
+    nodes.remove_node(old, allow_graceful=False)
+    assert one_goes([old.node_id], patience_seconds=600)
+    assert old.node_id not in alive_nodes()
