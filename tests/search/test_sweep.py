@@ -134,6 +134,18 @@ def test_a_race_of_seeds_ends_and_the_next_sweep_has_nothing_to_do(tmp_path: Pat
     assert (again.changes, files_of(study)) == ([], before)
 
 
+def test_a_search_begins_with_the_best_of_another_study(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"budget": {"trials": 4, "epochs": 1}, "undistilled": False}
+    other = sweep(tiny_study(tmp_path, name="other", **small), Listener()).ledger
+    search = {"method": "sobol", "warm_start": str(tmp_path / "other")}
+    warm = sweep(tiny_study(tmp_path, name="warm", search=search, **small), Listener())
+    assert (warm.trained, warm.complete) == (True, True)
+    ranked = sorted(other.trials, key=lambda trial: -(trial.value or 0))
+    first = warm.ledger.trials[:3]
+    assert [trial.parameters for trial in first] == [trial.parameters for trial in ranked[:3]]
+    assert [trial.value for trial in first] == [trial.value for trial in ranked[:3]]
+
+
 def test_several_workers_train_what_one_does(tmp_path: Path) -> None:
     """A student without BatchNorm, under a method that looks across the batch.
 
