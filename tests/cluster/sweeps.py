@@ -39,10 +39,17 @@ DATA: dict[str, Any] = {
 }
 
 
-def study_file(folder: Path, cache: Path | None = None, seeds: int = 1, **resources: Any) -> Path:
+def study_file(
+    folder: Path,
+    cache: Path | None = None,
+    seeds: int = 1,
+    epochs: int = EPOCHS,
+    **resources: Any,
+) -> Path:
     """Returns a study file whose study lies beside it."""
     folder.mkdir()
     data = DATA | {"seeds": seeds, "resources": resources, "storage": {"folder": str(folder)}}
+    data["budget"] = DATA["budget"] | {"epochs": epochs}
     if cache is not None:
         teacher = DATA["task"]["teacher"] | {"cache": {"folder": str(cache)}}
         data["task"] = DATA["task"] | {"teacher": teacher}

@@ -81,7 +81,8 @@ def test_a_killed_node_and_a_cut_link_change_nothing(
 
 def test_ray_jobs_run_a_study_on_both_nodes_and_stop_it(testbed: Testbed, tmp_path: Path) -> None:
     folder = tmp_path / "job"
-    path = study_file(folder, cohort=1)
+    many = 3 * EPOCHS  # the command that stops it takes seconds
+    path = study_file(folder, epochs=many, cohort=1)
     testbed.wait_joined(["node1", "node2"])
     submit = ("submit", path.name, "--to", "ray", "--address", DASHBOARD)
     submitted = on_head(testbed, "kdscale", *submit, folder=folder)
@@ -94,7 +95,7 @@ def test_ray_jobs_run_a_study_on_both_nodes_and_stop_it(testbed: Testbed, tmp_pa
     logs = on_head(testbed, "ray", "job", "logs", number, folder=folder).stdout
     assert "trials ended" in logs
     done = epochs(path)
-    assert 4 <= done < 4 * EPOCHS
+    assert 4 <= done < 4 * many
 
     # As plain Ray users type it: it waits for the end, and prints the logs.
     words = ("ray", "job", "submit", "--working-dir", ".", "--", "kdscale", "sweep", path.name)
@@ -102,8 +103,8 @@ def test_ray_jobs_run_a_study_on_both_nodes_and_stop_it(testbed: Testbed, tmp_pa
     assert again.returncode == 0, again.stdout + again.stderr
     ledger = open_ledger(load_study(path), create=False)
     assert [trial.state for trial in (*ledger.trials, *ledger.controls)] == ["done"] * 4
-    assert epochs(path) == 4 * EPOCHS
-    here = study_file(tmp_path / "here", cohort=1)
+    assert epochs(path) == 4 * many
+    here = study_file(tmp_path / "here", epochs=many, cohort=1)
     left_alone(here)
     assert not differences(here, path)
 

@@ -224,7 +224,7 @@ def test_workers_stay_from_cohort_to_cohort_and_are_replaced_when_one_dies(tmp_p
         "task": TASK | {"data": {"name": "cifar10", "root": str(tmp_path)}},
         "parameters": {"depth": {"values": [12, 3, 4, 5]}},
         "search": {"method": "grid"},
-        "budget": {"epochs": 4},
+        "budget": {"epochs": 10},  # so many that it dies before the trial ends
         "undistilled": False,
         "resources": {"workers": 2, "cohort": 1},
     }
