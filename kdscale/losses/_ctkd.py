@@ -162,8 +162,6 @@ def _build(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Term:
 
 
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
-    if hyperparameters["base"] == "dkd" and shapes.student.classes < 2:
-        return f"ctkd of dkd needs at least 2 classes, but got {shapes.student.classes}"
     return refuse_unequal_classes(shapes)
 
 

@@ -220,4 +220,6 @@ def refuse_unequal_classes(shapes: PairShapes) -> str:
             "student and teacher must have the same number of classes, "
             f"but got {student} and {teacher}"
         )
+    if student < 2:
+        return f"logits must have at least 2 classes, but got {student}"
     return ""

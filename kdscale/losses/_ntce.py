@@ -116,8 +116,6 @@ def _needs(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> Needs:
 
 
 def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
-    if shapes.student.classes < 2:
-        return f"ntce needs at least 2 classes, but got {shapes.student.classes}"
     return refuse_unequal_classes(shapes)
 
 

@@ -167,8 +167,6 @@ def _refuse(shapes: PairShapes, hyperparameters: Mapping[str, Value]) -> str:
                 f"sdd classifies regions, so the {name} must have a linear classifier on the mean "
                 "of a map, but this model has none"
             )
-    if hyperparameters["base"] != "kd" and shapes.student.classes < 2:
-        return f"sdd on dkd or nkd needs at least 2 classes, but got {shapes.student.classes}"
     return refuse_unequal_classes(shapes)
 
 
