@@ -114,7 +114,7 @@ def _assert_mlflow_has(record: StudyRecord) -> set[str]:
 def test_ctrl_c_leaves_a_study_that_the_printed_command_completes(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    words = ["sweep", str(QUICKSTART), *TINY, "name=stopped", "budget.epochs=6", "rungs.first=3"]
+    words = ["sweep", str(QUICKSTART), *TINY, "name=stopped", "budget.epochs=12", "rungs.first=6"]
     folder = tmp_path / "my studies/stopped"
     # A session of its own: the signal goes to all of its processes, as Ctrl-C in a terminal does.
     process = subprocess.Popen(
@@ -148,7 +148,7 @@ def test_ctrl_c_leaves_a_study_that_the_printed_command_completes(
     assert Counter(trial.state for trial in record.trials) == {"done": 2, "pruned": 2}
     assert max(trial.attempt for trial in record.trials) == 2
     for trial in (*record.trials, *record.controls):
-        epochs = 6 if trial.state == "done" else 3
+        epochs = 12 if trial.state == "done" else 6
         assert [row["epoch"] for row in trial.history] == list(range(1, epochs + 1))
     _assert_mlflow_has(record)
 
