@@ -26,6 +26,8 @@ def testbed(alone: None) -> Iterator[Testbed]:
         pytest.skip(why)
     made = Testbed(say=lambda line: None)
     made.down()
-    made.up(2)
-    yield made
-    made.down()
+    try:
+        made.up(2)
+        yield made
+    finally:
+        made.down()

@@ -65,9 +65,11 @@ def growing(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     config.write_text(dump_yaml(CLUSTER))
     testbed = Testbed(say=lambda line: None, head_options=("--autoscaling-config", str(config)))
     testbed.down()
-    testbed.up(1, cpus=0)
-    yield testbed
-    testbed.down()
+    try:
+        testbed.up(1, cpus=0)
+        yield testbed
+    finally:
+        testbed.down()
 
 
 def test_a_cluster_grows_with_the_cohorts_there_are(growing: Testbed, tmp_path: Path) -> None:

@@ -60,12 +60,13 @@ def test_a_cohort_over_two_hosts_has_the_bits_of_one_on_one_host(
 def test_a_killed_node_and_a_cut_link_change_nothing(
     testbed: Testbed, one_host: Path, tmp_path: Path
 ) -> None:
-    """Two lanes over both nodes: one is killed as they train, and cut off as they start anew."""
+    """Two lanes over both nodes: one is killed as they start and train, and cut as they start."""
     path = study_file(tmp_path / "broken", workers=2, cohort=2, placement="spread")
     with sweeping(testbed, path) as sweep:
-        sweep.wait_for(lambda: epochs(path) >= 3)
-        testbed.kill("node2")
-        testbed.mend("node2")
+        for ready in (lambda: workers("node2"), lambda: epochs(path) >= 3):
+            sweep.wait_for(ready)
+            testbed.kill("node2")
+            testbed.mend("node2")
         sweep.wait_for(lambda: workers("node2"))
         testbed.cut("node2")
         before = epochs(path)
