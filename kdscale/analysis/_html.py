@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdscale.analysis._tables import Cell, Column, Table
+from kdscale.analysis.statistics import common_range
 
 _STRIP_WIDTH = 132
 _STRIP_HEIGHT = 16
@@ -42,13 +43,19 @@ class Scale:
 
 
 def scale_of(table: Table, decimals: int) -> Scale | None:
-    """Returns the axis for a table's dots, or None where no row has any."""
+    """Returns the axis for a table's dots, or None where no row has any.
+
+    A collapsed training does not squeeze all others together: what is far out stands at the end.
+    """
     values = [mark for row in table.rows for cell in row for mark in cell.marks]
     if not values:
         return None
-    low, high = min(values), max(values)
+    low, high = common_range(values)
+    below, above = "≤ " * (min(values) < low), "≥ " * (max(values) > high)
+    text = f"{below}{low:.{decimals}f} … {above}{high:.{decimals}f}"
+    if table.reference is not None:
+        low, high = min(low, table.reference), max(high, table.reference)
     pad = 0.04 * (high - low) or 0.5
-    text = f"{low:.{decimals}f} … {high:.{decimals}f}"
     return Scale(low - pad, high + pad, text, table.reference)
 
 

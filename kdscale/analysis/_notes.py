@@ -36,13 +36,14 @@ def curse_note(findings: Findings) -> str:
         return ""
     metric = MetricFormat(findings.study.metric)
     interval = f"{metric.number(known.low)} to {metric.number(known.high)}"
+    without = f" but {known.left_out} far worse than the rest" if known.left_out else ""
     return (
         f"It is the best of {known.configurations} means, and the best of several noisy numbers is "
         f"on average better than what it measures. With that luck taken off it is "
-        f"{metric.value(known.shrunk)} (95% interval {interval}; shrunk towards the mean of all: "
-        f"of their spread, {100.0 * known.kept:.0f}% is more than noise); a bootstrap that repeats "
-        f"the choice says {metric.value(known.bootstrapped)}. The test set, which no choice has "
-        "seen, is free of this luck."
+        f"{metric.value(known.shrunk)} (95% interval {interval}; shrunk towards the mean of all"
+        f"{without}: of their spread, {100.0 * known.kept:.0f}% is more than noise); a bootstrap "
+        f"that repeats the choice says {metric.value(known.bootstrapped)}. The test set, which no "
+        "choice has seen, is free of this luck."
     )
 
 

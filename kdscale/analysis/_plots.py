@@ -16,6 +16,7 @@ from typing import Any
 from kdscale.analysis import _format as fmt
 from kdscale.analysis._format import MetricFormat
 from kdscale.analysis._summary import rank, summarise
+from kdscale.analysis.statistics import common_range
 from kdscale.records import StudyRecord, TrialRecord, Value
 
 Json = dict[str, Any]
@@ -95,10 +96,11 @@ def parallel_coordinates(study: StudyRecord) -> Json | None:
     done = [
         value for trial, value in zip(trials, values, strict=True) if trial.state == "done"
     ] or values
+    low, high = common_range(done)
     line = {
         "color": values,
-        "cmin": min(done),
-        "cmax": max(done),
+        "cmin": low,
+        "cmax": high,
         "colorscale": [[0, "var(--scale-0)"], [0.5, "var(--scale-1)"], [1, "var(--scale-2)"]],
         "reversescale": study.goal == "minimize",
     }

@@ -27,6 +27,7 @@ from kdscale.analysis.statistics._compare import (
 )
 from kdscale.analysis.statistics._differences import Comparison, best_mean, differences, holm
 from kdscale.analysis.statistics._effects import NO_EFFECT, Effect, design, effects
+from kdscale.analysis.statistics._far_out import common_range, far_out
 from kdscale.analysis.statistics._intervals import ConfigurationEstimate, configuration_estimates
 from kdscale.analysis.statistics._measures import MEASURES
 from kdscale.analysis.statistics._noise import NoiseFloor, Spread, noise_floor
@@ -83,6 +84,7 @@ __all__ = [
     "best_value",
     "budget_in_seconds",
     "budget_in_trials",
+    "common_range",
     "compare_methods",
     "configuration_estimates",
     "curves_of",
@@ -91,6 +93,7 @@ __all__ = [
     "differences",
     "effects",
     "expected_best",
+    "far_out",
     "holm",
     "noise_floor",
     "one_at_a_time",

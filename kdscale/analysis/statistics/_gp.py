@@ -25,6 +25,7 @@ class Process:
         weights: [n] Weights of the kernels at the points, amplitude included.
         scales: [d] Length scales.
         amplitude: Variance of the process, in units of the scores' variance.
+        noise: Variance of the noise, in the same units.
         factor: [n, n] Lower Cholesky factor of the points' covariance, noise included.
         centre: Mean of the scores.
         unit: Standard deviation of the scores.
@@ -34,6 +35,7 @@ class Process:
     weights: Array
     scales: Array
     amplitude: float
+    noise: float
     factor: Array
     centre: float
     unit: float
@@ -90,6 +92,7 @@ def fit_process(x: Array, y: Array) -> Process:
         weights=np.asarray(product.k1.constant_value * process.alpha_.ravel()),
         scales=np.atleast_1d(product.k2.length_scale) * np.ones(x.shape[1]),
         amplitude=float(product.k1.constant_value),
+        noise=float(process.kernel_.k2.noise_level),
         factor=process.L_,
         centre=centre,
         unit=unit,

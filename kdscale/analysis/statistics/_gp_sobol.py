@@ -19,7 +19,7 @@ def gp_sobol(x: Array, y: Array) -> Array:
 
     The process has a squared-exponential kernel with a length scale for each hyperparameter, and
     noise. The integrals of its mean over the unit cube have closed forms, so nothing is sampled.
-    Shares are of the variance of the scores, noise included: where all is noise they are near 0.
+    Shares are of the variance over the cube, noise included: where all is noise they are near 0.
 
     Args:
         x: [n, d] Hyperparameters in the unit cube.
@@ -53,7 +53,8 @@ def gp_sobol(x: Array, y: Array) -> Array:
     first = [variance((k,)) for k in range(d)]
     total = [whole - variance(tuple(other for other in range(d) if other != k)) for k in range(d)]
     both = [variance((j, k)) - first[j] - first[k] for j, k in pairs]
-    return np.array([max(0.0, share) for share in (*first, *total, *both)])
+    all_of_it = max(0.0, whole) + process.noise
+    return np.array([max(0.0, part) / all_of_it for part in (*first, *total, *both)])
 
 
 def _integral(at: Array, scale: float) -> Array:
