@@ -10,6 +10,7 @@ from kdscale.analysis._contents import Contents, sensitivity_name
 from kdscale.analysis._export import latex_text, to_csv, to_latex, to_markdown, trials_csv
 from kdscale.analysis._findings import Findings
 from kdscale.analysis._headline import headline
+from kdscale.analysis._html import scale_of
 from kdscale.analysis._tables import (
     Cell,
     Column,
@@ -25,6 +26,20 @@ from .studies import simulate, study, trial, usual
 
 def texts(table: Table) -> list[list[str]]:
     return [[cell.text for cell in row] for row in table.rows]
+
+
+def test_dots_are_drawn_apart_beside_those_of_a_collapsed_training() -> None:
+    rows = [(Cell("", marks=(70.0 + number / 4, 71.0)),) for number in range(8)]
+    usual_scale = scale_of(Table((Column("by seed"),), tuple(rows), reference=69.0), 2)
+    rows.append((Cell("", marks=(1.0,)),))
+    scale = scale_of(Table((Column("by seed"),), tuple(rows), reference=69.0), 2)
+    assert usual_scale is not None
+    assert scale is not None
+    assert usual_scale.text == "70.00 … 71.75"
+    assert scale.text == "≤ 70.00 … 71.75"
+    assert (scale.low, scale.high) == (usual_scale.low, usual_scale.high)
+    assert scale.low < 69.0
+    assert scale.x(1.0) == scale.x(scale.low)
 
 
 def test_what_was_raced_out_says_so_and_counts_as_no_pruned_trial() -> None:
