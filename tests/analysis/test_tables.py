@@ -29,7 +29,7 @@ def texts(table: Table) -> list[list[str]]:
 
 
 def test_dots_are_drawn_apart_beside_those_of_a_collapsed_training() -> None:
-    rows = [(Cell("", marks=(70.0 + number / 4, 71.0)),) for number in range(8)]
+    rows = [(Cell("", marks=(70.0 + number / 4,)),) for number in range(8)]
     usual_scale = scale_of(Table((Column("by seed"),), tuple(rows), reference=69.0), 2)
     rows.append((Cell("", marks=(1.0,)),))
     scale = scale_of(Table((Column("by seed"),), tuple(rows), reference=69.0), 2)

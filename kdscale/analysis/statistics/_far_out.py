@@ -9,6 +9,7 @@ import numpy as np
 from kdscale.analysis.statistics._results import Array
 
 _REACH = 3.0
+_LEAST_SHARE = 0.1
 _NORMAL_SPREAD = 1.349
 """Distance of a normal distribution's quartiles, in standard deviations."""
 
@@ -30,7 +31,11 @@ def far_out(values: Array | Sequence[float], noise: float = 0.0) -> tuple[float,
 
 
 def common_range(values: Sequence[float]) -> tuple[float, float]:
-    """Returns least and greatest of the values that are not far out: the ends of an axis."""
+    """Returns the ends of an axis: of all values, unless some would squeeze the others together.
+
+    Values that are far out are left out where the others had less than a tenth of the axis.
+    """
     low, high = far_out(values)
     kept = [value for value in values if low <= value <= high]
-    return min(kept), max(kept)
+    squeezed = max(kept) - min(kept) < _LEAST_SHARE * (max(values) - min(values))
+    return (min(kept), max(kept)) if squeezed else (min(values), max(values))

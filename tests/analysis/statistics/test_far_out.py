@@ -32,6 +32,7 @@ def test_a_collapsed_training_is_far_out_and_normal_values_are_not() -> None:
     values = np.random.default_rng(0).normal(74.0, 0.5, 25).tolist()
     assert common_range([*values, 1.14]) == (min(values), max(values))
     assert common_range(values) == (min(values), max(values))
+    assert common_range([*values, 68.0]) == (68.0, max(values))  # the others are still apart
 
 
 def test_equal_values_set_no_standard_but_noise_does() -> None:
