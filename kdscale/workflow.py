@@ -27,7 +27,14 @@ from kdscale.analysis import (
     write_comparison,
     write_report,
 )
-from kdscale.analysis.statistics import PowerPlan, noise_floor, power_plan, results_of
+from kdscale.analysis.statistics import (
+    PowerPlan,
+    far_worse,
+    noise_floor,
+    power_plan,
+    results_of,
+    without,
+)
 from kdscale.data import load_data, normalise
 from kdscale.errors import UserError
 from kdscale.models import Network
@@ -193,7 +200,8 @@ def power_of(
 def _shown_noise(path: Path) -> tuple[float, str]:
     """Returns the noise of a run that pairing leaves, as a study shows it, and how it is known."""
     record = open_ledger(load(path, []), create=False).record()
-    floor = noise_floor(results_of(record))
+    results = results_of(record)
+    floor = noise_floor(without(results, far_worse(results)))
     if floor is None or floor.within.sd == 0.0:
         raise UserError(
             f"--noise: {path} shows none: no configuration has complete trials under two seeds "

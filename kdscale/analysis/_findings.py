@@ -36,11 +36,13 @@ from kdscale.analysis.statistics import (
     configuration_estimates,
     differences,
     effects,
+    far_worse,
     noise_floor,
     one_at_a_time,
     plateau,
     results_of,
     seeds_needed,
+    without,
 )
 from kdscale.records import StudyRecord
 
@@ -100,6 +102,16 @@ class Findings:
         return results_of(self.study)
 
     @cached_property
+    def far_worse(self) -> tuple[int, ...]:
+        """The configurations that are far worse than the rest, whose noise is another."""
+        return far_worse(self.results)
+
+    @cached_property
+    def alike(self) -> Results:
+        """The trials of all others: what noise is estimated from, and compared with it."""
+        return without(self.results, self.far_worse)
+
+    @cached_property
     def summaries(self) -> tuple[ConfigurationSummary, ...]:
         """Every configuration, best first."""
         return rank(summarise(self.study), self.study.goal)
@@ -112,17 +124,20 @@ class Findings:
     @cached_property
     def floor(self) -> NoiseFloor | None:
         """What seeds do to values; None without a configuration with two complete trials."""
-        return noise_floor(self.results)
+        return noise_floor(self.alike)
 
     @cached_property
     def estimates(self) -> Mapping[int, ConfigurationEstimate]:
         """Configuration -> mean with both intervals."""
-        return {one.configuration: one for one in configuration_estimates(self.results)}
+        apart = without(self.results, self.alike.layout.configurations)
+        found = (*configuration_estimates(self.alike), *configuration_estimates(apart))
+        return {one.configuration: one for one in found}
 
     @cached_property
     def plateau(self) -> Plateau | None:
         """What can be told from the best; None without a complete trial."""
-        return plateau(self.results)
+        level = plateau(self.alike)
+        return level and replace(level, worse=(*level.worse, *self.far_worse))
 
     @cached_property
     def rivals(self) -> tuple[int, ...]:
@@ -135,25 +150,25 @@ class Findings:
     @cached_property
     def best_value(self) -> BestValue | None:
         """The best mean beside its corrections; None without an estimate of the noise."""
-        return best_value(self.results)
+        return best_value(self.alike)
 
     @cached_property
     def to_best(self) -> Mapping[int, Comparison]:
-        """Configuration -> its difference to the best one, Holm-adjusted."""
+        """Configuration -> its difference to the best one, Holm-adjusted; of those alike."""
         if self.best is None:
             return {}
-        return {one.configuration: one for one in differences(self.results, self.best.number)}
+        return {one.configuration: one for one in differences(self.alike, self.best.number)}
 
     @cached_property
     def to_undistilled(self) -> Mapping[int, Comparison]:
-        """Configuration -> its difference to the undistilled student, Holm-adjusted."""
+        """Configuration -> its difference to the undistilled student, as `to_best`."""
         controls = tuple(
             Result(UNDISTILLED_NUMBER, seed, {}, value)
             for seed, value in seed_values(self.study.controls).items()
         )
         if not controls:
             return {}
-        together = replace(self.results, rows=(*self.results.rows, *controls))
+        together = replace(self.alike, rows=(*self.alike.rows, *controls))
         return {one.configuration: one for one in differences(together, UNDISTILLED_NUMBER)}
 
     @cached_property

@@ -36,10 +36,11 @@ def curse_note(findings: Findings) -> str:
         return ""
     metric = MetricFormat(findings.study.metric)
     interval = f"{metric.number(known.low)} to {metric.number(known.high)}"
-    without = f" but {known.left_out} far worse than the rest" if known.left_out else ""
+    count = len(findings.far_worse)
+    without = f" but {count} far worse than the rest" if count else ""
     return (
-        f"It is the best of {known.configurations} means, and the best of several noisy numbers is "
-        f"on average better than what it measures. With that luck taken off it is "
+        f"It is the best of {known.configurations + count} means, and the best of several noisy "
+        "numbers is on average better than what it measures. With that luck taken off it is "
         f"{metric.value(known.shrunk)} (95% interval {interval}; shrunk towards the mean of all"
         f"{without}: of their spread, {100.0 * known.kept:.0f}% is more than noise); a bootstrap "
         f"that repeats the choice says {metric.value(known.bootstrapped)}. The test set, which no "
@@ -64,6 +65,12 @@ def noise_note(findings: Findings) -> str:
         text += (
             f" {100.0 * share:.0f}% of that variance is what a seed does to all configurations "
             "alike; comparing within seeds takes it out."
+        )
+    if findings.far_worse:
+        names = fmt.listed([configuration_name(number) for number in findings.far_worse])
+        text += (
+            f" Left out, here and where differences are judged: {names}, far worse than the rest, "
+            "as training that collapses is, with a noise of its own."
         )
     return text
 

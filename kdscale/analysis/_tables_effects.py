@@ -50,6 +50,10 @@ def difference_table(findings: Findings) -> Table:
         ]
         if summary.number == best:
             cells += [Cell("the best"), Cell(NOTHING), Cell(NOTHING), Cell(NOTHING)]
+        elif summary.number in findings.far_worse and best is not None:
+            distance = known.mean - findings.estimates[best].mean
+            cells += [number_cell(distance, metric.signed(distance)), Cell(NOTHING), Cell(NOTHING)]
+            cells += [Cell("far worse", style="verdict")]
         else:
             cells += _difference_cells(findings.to_best.get(summary.number), findings, metric)
         if undistilled:

@@ -9,6 +9,8 @@ from scipy import stats
 
 from kdscale.analysis._axis import Axis
 from kdscale.analysis._findings import Findings, _shown
+from kdscale.analysis._notes import curse_note, noise_note
+from kdscale.analysis._tables_effects import difference_table
 from kdscale.records import StudyRecord
 
 from .studies import simulate, study, trial, usual
@@ -33,6 +35,31 @@ def test_differences_to_the_undistilled_agree_with_the_means() -> None:
     for number, one in findings.to_undistilled.items():
         gap = findings.estimates[number].mean - float(control)
         assert one.difference.mean == pytest.approx(gap)
+
+
+def test_a_collapsed_configuration_is_worse_and_says_nothing_of_the_noise() -> None:
+    record = simulate(6, 4, design="oat")
+    last = max(one.configuration or 0 for one in record.trials)
+    collapsed = [
+        replace(one, value=5.0 + 9.0 * one.seed) if one.configuration == last else one
+        for one in record.trials
+    ]
+    findings = Findings(replace(record, trials=tuple(collapsed)))
+    others = tuple(one for one in record.trials if one.configuration != last)
+    calm = Findings(replace(record, trials=others))
+    assert (findings.far_worse, calm.far_worse) == ((last,), ())
+    assert findings.floor == calm.floor
+    assert findings.best_value == calm.best_value
+    assert findings.plateau is not None
+    assert calm.plateau is not None
+    assert findings.plateau.members == calm.plateau.members
+    assert findings.plateau.worse == (*calm.plateau.worse, last)
+    assert findings.estimates[last].n == 4
+    assert last in findings.lines[-1].configurations
+    rows = {row[0].key: row for row in difference_table(findings).rows}
+    assert "far worse" in [cell.text for cell in rows[last]]
+    assert f"Left out, here and where differences are judged: c{last:03d}" in noise_note(findings)
+    assert "the mean of all but 1 far worse than the rest" in curse_note(findings)
 
 
 def test_what_would_settle_it() -> None:

@@ -27,7 +27,7 @@ from kdscale.analysis.statistics._compare import (
 )
 from kdscale.analysis.statistics._differences import Comparison, best_mean, differences, holm
 from kdscale.analysis.statistics._effects import NO_EFFECT, Effect, design, effects
-from kdscale.analysis.statistics._far_out import common_range, far_out
+from kdscale.analysis.statistics._far_out import common_range, far_out, far_worse, without
 from kdscale.analysis.statistics._intervals import ConfigurationEstimate, configuration_estimates
 from kdscale.analysis.statistics._measures import MEASURES
 from kdscale.analysis.statistics._noise import NoiseFloor, Spread, noise_floor
@@ -94,6 +94,7 @@ __all__ = [
     "effects",
     "expected_best",
     "far_out",
+    "far_worse",
     "holm",
     "noise_floor",
     "one_at_a_time",
@@ -106,4 +107,5 @@ __all__ = [
     "results_of",
     "seeds_needed",
     "shipped_tables",
+    "without",
 ]

@@ -10,7 +10,6 @@ from scipy.special import stdtrit
 
 from kdscale.analysis._estimate import CONFIDENCE
 from kdscale.analysis.statistics._additive import AdditiveFit, additive_fit
-from kdscale.analysis.statistics._far_out import far_out
 from kdscale.analysis.statistics._noise import noise_floor
 from kdscale.analysis.statistics._results import Layout, Results
 
@@ -25,16 +24,14 @@ class BestValue:
     Attributes:
         configuration: The configuration with the best mean.
         naive: Its mean: on average better than what it measures.
-        shrunk: The mean drawn towards the grand mean of all configurations but `left_out` by as
-            much as the noise explains of their spread. None for fewer than 4 configurations.
+        shrunk: The mean drawn towards the grand mean of all configurations by as much as the
+            noise explains of their spread. None for fewer than 4 configurations.
         low: Lower end of the 95% interval about `shrunk`; it holds after the choice.
         high: Upper end.
         kept: How much of its distance from the grand mean is kept: 0 (all is noise) to 1.
         bootstrapped: The mean less the optimism of choosing the best in simulated repetitions of
             the study: a check on `shrunk` that does not assume the configurations alike.
         configurations: How many means it is the best of.
-        left_out: How many of them are so far worse than the rest (see `far_out`) that their
-            distance tells nothing of the spread where the best was chosen.
     """
 
     configuration: int
@@ -45,7 +42,6 @@ class BestValue:
     kept: float | None
     bootstrapped: float
     configurations: int
-    left_out: int
 
 
 def best_value(results: Results, *, rng: int = 0) -> BestValue | None:
@@ -68,22 +64,18 @@ def best_value(results: Results, *, rng: int = 0) -> BestValue | None:
         return None
     fit = additive_fit(layout)
     score = results.sign * fit.effects
-    best = int(np.argmax(np.round(score, 9)))
+    k, best = len(score), int(np.argmax(np.round(score, 9)))
     residual = floor.residual.sd if floor.residual is not None else floor.within.sd
     variances = residual**2 / layout.counts
-    noise = np.random.default_rng(rng).normal(size=(_RESAMPLES, len(score)))
-    draws = score + noise * np.sqrt(variances)
+    draws = score + np.random.default_rng(rng).normal(size=(_RESAMPLES, k)) * np.sqrt(variances)
     chosen = draws.argmax(axis=1)
     optimism = float((draws.max(axis=1) - score[chosen]).mean())
     naive = float(score[best])
     shrunk = low = high = kept = None
-    like = score >= far_out(score, math.sqrt(float(variances.mean())))[0]
-    k = int(like.sum())
     if k >= _FEWEST:
-        grand = float(score[like].mean())
-        spread = float(((score[like] - grand) ** 2).sum()) / (k - 1)
-        chance = float(variances[like].mean())
-        drawn = (k - 3) / (k - 1) * min(1.0, chance / spread) if spread else 1.0
+        grand = float(score.mean())
+        spread = float(((score - grand) ** 2).sum()) / (k - 1)
+        drawn = (k - 3) / (k - 1) * min(1.0, float(variances.mean()) / spread) if spread else 1.0
         variance = float(variances[best])
         centre = grand + (1.0 - drawn) * (naive - grand)
         own = variance * (1.0 - drawn) * (k - 1) / k
@@ -100,8 +92,7 @@ def best_value(results: Results, *, rng: int = 0) -> BestValue | None:
         high=high,
         kept=kept,
         bootstrapped=results.sign * (naive - optimism),
-        configurations=len(score),
-        left_out=len(score) - k,
+        configurations=k,
     )
 
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdscale.analysis.statistics import common_range, far_out
+from kdscale.analysis.statistics import common_range, far_out, far_worse, noise_floor, without
+
+from .tables import simulated, table
 
 NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
@@ -39,3 +41,24 @@ def test_equal_values_set_no_standard_but_noise_does() -> None:
     assert far_out([70.0] * 9 + [71.0]) == (-math.inf, math.inf)
     low, high = far_out([70.0] * 9 + [71.0], noise=0.1)
     assert (low, high) == pytest.approx((70.0 - 0.4047, 70.0 + 0.4047))
+
+
+def test_a_collapse_under_some_seeds_is_told_apart_and_its_noise_left_out() -> None:
+    means = np.random.default_rng(1).normal(74.0, 0.1, 15)
+    calm = simulated(means, 5, rng=0)
+    rows = calm.layout.values.tolist()
+    rows.insert(3, [7.4, 34.5, 73.9, 9.1, 1.1])
+    results = table(rows)
+    assert far_worse(calm) == ()
+    assert far_worse(results) == (3,)
+    assert noise_floor(without(results, (3,))) == noise_floor(calm)
+    minimized = table([[-value for value in row] for row in rows], "minimize")
+    assert far_worse(minimized) == (3,)
+    assert far_worse(table([[value] for value in (70.0, 70.2, 70.1, 70.3, 1.0)])) == (4,)
+
+
+def test_what_is_far_better_or_moved_by_noise_alone_is_not() -> None:
+    assert far_worse(table([[70.0, 70.1]] * 9 + [[90.0, 90.1]])) == ()
+    equal = [far_worse(simulated([70.0] * 25, 5, rng=rng)) for rng in range(200)]
+    assert not any(equal)
+    assert far_worse(table([])) == ()

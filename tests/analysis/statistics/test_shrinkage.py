@@ -62,14 +62,3 @@ def test_few_configurations_have_the_bootstrap_alone() -> None:
 
 def test_without_noise_there_is_no_correction() -> None:
     assert best_value(table([[1.0], [1.2], [1.3], [1.4]])) is None
-
-
-def test_a_collapsed_configuration_says_nothing_of_the_others_spread() -> None:
-    means = np.random.default_rng(1).normal(74.0, 0.1, 15).tolist()
-    alone = best_of(simulated(means, 4, rng=0))
-    collapsed = best_of(simulated([*means, 1.0], 4, rng=0))
-    assert (alone.left_out, collapsed.left_out, collapsed.configurations) == (0, 1, 16)
-    assert collapsed.kept is not None
-    assert collapsed.kept < 0.9
-    assert collapsed.shrunk is not None
-    assert collapsed.shrunk < collapsed.naive - 0.01
