@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,9 +112,8 @@ def test_a_node_that_does_not_answer_is_waited_for_until_ray_names_it(nodes: Any
 
     (old,) = nodes.worker_nodes
     assert old.node_id in alive_nodes()
-    begin = time.monotonic()
-    assert not one_goes(alive_nodes(), patience_seconds=600)
-    assert time.monotonic() - begin < 600  # they answered
+    for_ever = 1e9  # the test's time limit ends a wait in vain
+    assert not one_goes(alive_nodes(), for_ever)
     nodes.remove_node(old, allow_graceful=False)
-    assert one_goes([old.node_id], patience_seconds=600)
+    assert one_goes([old.node_id], for_ever)
     assert old.node_id not in alive_nodes()
