@@ -6,11 +6,13 @@ Pure functions of what trials have scored; search decides by them, and analysis 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kdscale.outliers import far_below
 
 ERROR_RATE = 0.05
 """Chance, at most, that something was stopped that is better than what stopped it."""
@@ -122,6 +124,24 @@ def fit(scores: Array) -> Fit:
     )
 
 
+def fit_alike(scores: Array) -> Fit:
+    """Returns the fit of a table in which those that are far worse than the rest say nothing.
+
+    Collapsed trainings have a noise of their own, which would hide all differences between the
+    others. They keep their effects and counts, and are judged by the others' noise.
+
+    Args:
+        scores: [configurations, seeds] The higher the better; NaN where there is no trial.
+    """
+    whole = fit(scores)
+    far = far_below(scores, whole.effects)
+    if not far.any():
+        return whole
+    alike = fit(np.where(far[:, None], np.nan, scores))
+    effects = np.where(far, whole.effects, alike.effects)
+    return replace(alike, effects=effects, counts=whole.counts)
+
+
 def race(
     outcomes: Outcomes,
     configurations: Collection[int],
@@ -138,7 +158,8 @@ def race(
     next seed, fewest seeds first, until all have all or one is left. The winner gets all seeds.
 
     A configuration has a chance to be better than the leader by more than the tolerance: that of a
-    t distribution about what was seen, from paired seeds, with the noise of all configurations.
+    t distribution about what was seen, from paired seeds, with the noise of all configurations but
+    those that are far worse than the rest (`kdscale.outliers`).
     The least of these chances are spent first, and all that are spent add up to `error_rate` at
     most; a part (seeds so far) / (all seeds but the last) of it is there to be spent. So what is
     far behind costs next to nothing, and the rest of the error rate goes to those that are near. In
@@ -203,7 +224,7 @@ class _State:
         for number in settled:
             for seed in seeds:
                 self._score(number, seed)
-        self._fit = fit(self._scores)
+        self._fit = fit_alike(self._scores)
 
     @property
     def leader(self) -> int | None:
@@ -229,7 +250,7 @@ class _State:
         first = {number: self.seeds[0] for number in self._racing if not self._had[number]}
         if first:
             return first
-        self._fit = fit(self._scores)
+        self._fit = fit_alike(self._scores)
         if self._piloted or len(self.seeds) < 2:
             return {}
         self._piloted = True

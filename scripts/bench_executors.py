@@ -61,7 +61,9 @@ class Arm:
         data = load_data(Icons100Spec(train_images=max(1000, 2 * options.batch_size)))
         teacher = create_model(options.teacher, data.num_classes, seed=0).eval().to(device)
         cohort = Cohort(ModelSpec(model=options.student), members, 0, 10)
-        self.loop = CohortLoop(cohort, data, teacher.requires_grad_(False), Group(device=device))
+        self.loop = CohortLoop(
+            cohort, data, teacher.requires_grad_(False), Group(device=device), None
+        )
         self.students = self.loop.students
         if not self.students:
             raise UserError(self.loop.refused["0"])

@@ -48,8 +48,10 @@ def compare(
     """Returns the cells of one row, after checking that the two values agree."""
     losses = [lambda: ours(*inputs), lambda: plain(*inputs)]
     torch.testing.assert_close(losses[0](), losses[1](), rtol=1e-2, atol=1e-4)
-    steps = [lambda: torch.autograd.grad(ours(*inputs), inputs[0])]
-    steps.append(lambda: torch.autograd.grad(plain(*inputs), inputs[0]))
+    steps: list[Step] = [
+        lambda: torch.autograd.grad(ours(*inputs), inputs[0]),
+        lambda: torch.autograd.grad(plain(*inputs), inputs[0]),
+    ]
     on_gpu = inputs[0].is_cuda
     fast, slow = (1000 * seconds for seconds in interleaved_seconds(steps, wait=on_gpu))
     if on_gpu:
@@ -127,7 +129,7 @@ def launches(step: Step) -> int:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         step()
         torch.cuda.synchronize()
-    on_gpu = torch.autograd.DeviceType.CUDA
+    on_gpu = torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]
     return sum(event.device_type == on_gpu for event in profile.events())
 
 

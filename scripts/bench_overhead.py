@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,7 +78,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--trials", type=int, default=8)
     options = arguments.parse_args()
-    engines = {
+    engines: dict[str, Callable[[str], list[str]]] = {
         "plain Ray Tune": lambda folder: plain(folder, options.trials, reuse=False),
         "plain Ray Tune, reuse_actors": lambda folder: plain(folder, options.trials, reuse=True),
         "kdscale, cohorts of 1": lambda folder: kdscale(folder, options.trials, cohort=1),

@@ -671,7 +671,7 @@ def test_ui_serves_the_study_on_the_loopback_address(
     (tmp_path / "studies/tiny/mlflow.db").touch()
     ran = run("ui", "studies/tiny", "--port", "5123")
     assert (ran.code, ran.err) == (3, "")  # MLflow's own exit code
-    assert ran.out == "tiny in MLflow: http://127.0.0.1:5123/ (Ctrl-C ends it)\n"
+    assert ran.out == "tiny in MLflow (Ctrl-C ends it):\nhttp://127.0.0.1:5123/\n"
     ((argv, env),) = called
     assert argv[:4] == [sys.executable, "-m", "mlflow", "ui"]
     options = dict(zip(argv[4::2], argv[5::2], strict=True))

@@ -28,7 +28,7 @@ MOST_LINES = 450
 
 LAYERS = (
     ("urls",),
-    ("errors", "outputs", "records"),
+    ("errors", "outputs", "records", "outliers"),
     ("files", "racing"),
     ("losses", "models", "data"),
     ("training", "tracking"),

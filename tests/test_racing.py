@@ -128,6 +128,16 @@ def test_the_best_is_seldom_lost_to_a_worse_one() -> None:
     assert lost / 100 <= 0.05
 
 
+def test_a_collapse_does_not_hide_what_the_others_show() -> None:
+    whole = truth([*np.linspace(69.0, 71.0, 12)], 5, rng=3)
+    step, known = raced(whole)
+    collapsed: Truth = {(12, seed): end for seed, end in enumerate((70.5, 7.0, 65.0, 9.0, 1.0))}
+    with_it, all_known = raced(whole | collapsed)
+    assert with_it.leader == step.leader
+    assert with_it.stopped[12].after == 2
+    assert len(all_known) <= len(known) + PILOTS  # 62 where its noise is taken for theirs
+
+
 @given(tables())
 def test_the_fit_is_that_of_least_squares(results: Results) -> None:
     ours, theirs = fit(results.layout.values), additive_fit(results.layout)

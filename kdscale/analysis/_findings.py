@@ -75,7 +75,7 @@ class Settlement:
         seeds: Paired seeds that a difference of this size needs at 80% power, all members of the
             plateau compared at once; None above a million.
         shown: The difference that the seeds of the study show at 80% power, with the noise
-            estimated from all configurations.
+            estimated from all configurations that are `alike`.
         n: Seeds of the best configuration.
     """
 

@@ -36,15 +36,13 @@ def curse_note(findings: Findings) -> str:
         return ""
     metric = MetricFormat(findings.study.metric)
     interval = f"{metric.number(known.low)} to {metric.number(known.high)}"
-    count = len(findings.far_worse)
-    without = f" but {count} far worse than the rest" if count else ""
     return (
-        f"It is the best of {known.configurations + count} means, and the best of several noisy "
-        "numbers is on average better than what it measures. With that luck taken off it is "
-        f"{metric.value(known.shrunk)} (95% interval {interval}; shrunk towards the mean of all"
-        f"{without}: of their spread, {100.0 * known.kept:.0f}% is more than noise); a bootstrap "
-        f"that repeats the choice says {metric.value(known.bootstrapped)}. The test set, which no "
-        "choice has seen, is free of this luck."
+        f"It is the best of {known.configurations + len(findings.far_worse)} means, and the best "
+        "of several noisy numbers is on average better than what it measures. With that luck taken "
+        f"off it is {metric.value(known.shrunk)} (95% interval {interval}; shrunk towards the mean "
+        f"of all{_but(findings)}: of their spread, {100.0 * known.kept:.0f}% is more than noise); "
+        f"a bootstrap that repeats the choice says {metric.value(known.bootstrapped)}. The test "
+        "set, which no choice has seen, is free of this luck."
     )
 
 
@@ -94,12 +92,18 @@ def difference_note(findings: Findings) -> str:
     undistilled = " and to the undistilled student" if findings.to_undistilled else ""
     return (
         f"Differences to the best configuration{undistilled}, paired by seed, with the noise "
-        "estimated from all configurations. Intervals are 95% each by itself; p is adjusted for "
-        "all comparisons of its column (Holm's method), and only p of at most 0.05 counts as "
-        "better or worse. Against the best of the same numbers all others look worse than they "
-        "are: the plateau above allows for that. The bootstrap interval draws from the residuals "
-        "of all configurations and needs no normal noise."
+        f"estimated from all configurations{_but(findings)}. Intervals are 95% each by itself; p "
+        "is adjusted for all comparisons of its column (Holm's method), and only p of at most 0.05 "
+        "counts as better or worse. Against the best of the same numbers all others look worse "
+        "than they are: the plateau above allows for that. The bootstrap interval draws from the "
+        "residuals of the same configurations and needs no normal noise."
     )
+
+
+def _but(findings: Findings) -> str:
+    """Returns how many configurations are left out of "all configurations", if any are."""
+    count = len(findings.far_worse)
+    return f" but {count} far worse than the rest" if count else ""
 
 
 def effects_note(findings: Findings) -> str:

@@ -33,24 +33,26 @@ def ui(
     task: TaskName = None,
 ) -> None:
     """Open MLflow's user interface on a study, on this machine's loopback address."""
-    from kdscale.tracking import own_database, ui_command, ui_environment
+    from kdscale.tracking import own_database
 
     if (study / "comparison.html").exists():  # the folder of `kdscale compare`
-        where = own_database(study)
-        _show(study.name, ui_command(study, where, port=port), ui_environment(study, where), port)
+        _show(study, own_database(study), study.name, f"compare {study.name}", port)
     loaded = load_task(study, overrides, task)
     uri = loaded.tracking.uri
     if uri is None and not loaded.folder.exists():
         raise UserError(
             f"{loaded.folder}: there must be a study to look at (kdscale sweep makes it)"
         )
-    command = ui_command(loaded.folder, uri, port=port)
-    _show(loaded.name, command, ui_environment(loaded.folder, uri), port)
+    _show(loaded.folder, uri, loaded.name, loaded.tracking.experiment or loaded.name, port)
 
 
-def _show(name: str, command: list[str], environment: dict[str, str], port: int) -> NoReturn:
-    print_plain(f"{name} in MLflow: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
-    raise typer.Exit(subprocess.call(command, env={**os.environ, **environment}))
+def _show(folder: Path, uri: str | None, name: str, experiment: str, port: int) -> NoReturn:
+    from kdscale.tracking import ui_command, ui_environment, ui_page
+
+    command = ui_command(folder, uri, port=port)
+    page = ui_page(folder, uri, experiment, port=port)
+    print_plain(f"{name} in MLflow (Ctrl-C ends it):\n{page}")
+    raise typer.Exit(subprocess.call(command, env={**os.environ, **ui_environment(folder, uri)}))
 
 
 @app.command()

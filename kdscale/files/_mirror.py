@@ -29,12 +29,13 @@ class Mirror:
 
     Args:
         where: Names the remote folder, for the message.
+        quiet: Whether another mirror of the same folder says that it is away.
 
     Attributes:
         problem: Why the storage is away; empty while it is there.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, *, quiet: bool = False) -> None:
         self.problem = ""
         self._where = where
         self._work: dict[str, Callable[[], None]] = {}
@@ -42,7 +43,7 @@ class Mirror:
         self._running = ""
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._warned = False
+        self._warned = quiet
 
     @property
     def left(self) -> tuple[str, ...]:

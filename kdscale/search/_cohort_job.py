@@ -23,9 +23,10 @@ from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.records import Value
 from kdscale.search._attempts import this_node
-from kdscale.search._cohort_lease import LEASES, cohort_lease
+from kdscale.search._cohort_lease import cohort_lease
 from kdscale.search._mailbox import Report
 from kdscale.search._remote import cache_remote, study_backup
+from kdscale.search._remote_lease import LEASES
 from kdscale.search._study import Study
 from kdscale.training import (
     CachedTeacher,
@@ -100,7 +101,8 @@ def run_job(job: Job, place: Place, group: Group) -> Iterator[list[Progress]]:
     if backup is not None:  # this node may have a study folder of its own, and an empty one
         (place.folder / LEASES).mkdir(parents=True, exist_ok=True)
     fence = place.fence if group.rank == 0 else 0  # who writes the checkpoints
-    with cohort_lease(place.folder, fence, job.cohort, job.members) as check:
+    remote = None if backup is None else backup.remote
+    with cohort_lease(place.folder, fence, job.cohort, job.members, remote) as check:
         timed = place.study.budget.match == "wall_clock"
         train = train_timed_cohort if timed else train_cohort
         yield from train(*_prepared(job, place, group), group, backup, check)

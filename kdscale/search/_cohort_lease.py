@@ -7,7 +7,8 @@ it starts, within two seconds while it trains, and always before it would write 
 does one that cannot renew its file. A driver hands a trial out again only when the file of whoever
 had it before is gone, its process is, or nobody has renewed it for long enough.
 
-Files are written in place, since network file systems notice that soonest.
+Files are written in place, since network file systems notice that soonest. Nodes that do not share
+the study folder have a second lease on `storage.remote`: `kdscale.search._remote_lease`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+from kdscale.files import Remote
 from kdscale.search._process import Process, this_process
+from kdscale.search._remote_lease import FENCE, LEASES, RemoteFence, RemoteLease
 
-LEASES = "leases"
-_FENCE = "fence"
 _BEAT_SECONDS = 2.0
 _OWN_STALE_SECONDS = 20.0
 """After so long without renewal a worker stops itself, before others take it for dead."""
@@ -47,6 +49,7 @@ class CohortLease:
         cohort: str,
         trials: Collection[str],
         leave: Callable[[], None] = lambda: os._exit(_SUPERSEDED),
+        remote: Remote | None = None,
     ) -> None:
         """Checks the fence, and says who trains what.
 
@@ -56,8 +59,9 @@ class CohortLease:
             cohort: The cohort.
             trials: Its trials.
             leave: How to end when the right is lost.
+            remote: The study's folder on a storage that all nodes reach, if there is one.
         """
-        self._fence_file = folder / LEASES / _FENCE
+        self._fence_file = folder / LEASES / FENCE
         self._fence, self._cohort = fence, cohort
         self._path = lease_path(folder, fence, cohort)
         self._about = {
@@ -76,6 +80,11 @@ class CohortLease:
         self._renew()
         self._thread = threading.Thread(target=self._renew_always, daemon=True)
         self._thread.start()
+        self._elsewhere: RemoteLease | None = None
+        if remote is not None:
+            may = partial(allows, fence=fence, cohort=cohort)
+            text = json.dumps(self._about)
+            self._elsewhere = RemoteLease(remote, self._path.name, text, leave, may)
 
     def check(self) -> None:
         """Ends this process if it may train no more."""
@@ -87,6 +96,8 @@ class CohortLease:
         """Gives the right back."""
         self._ended.set()
         self._thread.join()
+        if self._elsewhere is not None:
+            self._elsewhere.close()
         with suppress(OSError):
             self._path.unlink()
 
@@ -110,7 +121,7 @@ class CohortLease:
 
 @contextmanager
 def cohort_lease(
-    folder: Path, fence: int, cohort: str, trials: Collection[str]
+    folder: Path, fence: int, cohort: str, trials: Collection[str], remote: Remote | None = None
 ) -> Iterator[Callable[[], None]]:
     """Holds a cohort's lease within its block; gives what to call before checkpoints are written.
 
@@ -119,11 +130,12 @@ def cohort_lease(
         fence: The number of the sweep; 0 without a sweep, where nobody else can train.
         cohort: The cohort.
         trials: Its trials.
+        remote: The study's folder on a storage that all nodes reach, if there is one.
     """
     if not fence:
         yield lambda: None
         return
-    lease = CohortLease(folder, fence, cohort, trials)
+    lease = CohortLease(folder, fence, cohort, trials, remote=remote)
     try:
         yield lease.check
     finally:
@@ -133,16 +145,25 @@ def cohort_lease(
 class Fence:
     """The driver's side: who may train from now on, and whether others have stopped."""
 
-    def __init__(self, folder: Path, number: int, *, stale_seconds: float = _STALE_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        elsewhere: RemoteFence | None = None,
+        *,
+        stale_seconds: float = _STALE_SECONDS,
+    ) -> None:
         """Puts every worker of an earlier sweep behind the fence.
 
         Args:
             folder: The study folder.
             number: The number of this sweep.
+            elsewhere: The fence of nodes that do not share the study folder.
             stale_seconds: After how long a file that nobody renews is a dead worker's.
         """
         self.number = number
         self._folder = folder
+        self._elsewhere = elsewhere
         self._stale_seconds = stale_seconds
         self._given_up: list[str] = []
         self._seen: dict[Path, tuple[str, float]] = {}
@@ -155,14 +176,17 @@ class Fence:
         Args:
             on_note: Called with what is waited for.
         """
-        left = sorted((self._folder / LEASES).glob("*.json"))
+        here = {path: _text(path) for path in (self._folder / LEASES).glob("*.json")}
+        there = self._elsewhere.left() if self._elsewhere is not None else {}
+        said = {self._folder / LEASES / name: text for name, text in there.items()} | here
+        left = sorted(said)
         started, told = time.monotonic(), False
         while left := [path for path in left if not self._has_stopped(path)]:
             if not told and time.monotonic() - started > _QUIET_SECONDS:
                 told = True
                 on_note(
                     f"waiting until workers of an earlier sweep have stopped, or were silent for "
-                    f"{self._stale_seconds:.0f} s: {', '.join(map(_about, left))}"
+                    f"{self._stale_seconds:.0f} s: {', '.join(_about(said[one]) for one in left)}"
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -175,16 +199,21 @@ class Fence:
 
     def forget(self, cohort: str) -> None:
         """Removes what a cohort has left that is known to have ended."""
-        lease_path(self._folder, self.number, cohort).unlink(missing_ok=True)
+        self._remove(lease_path(self._folder, self.number, cohort))
+
+    def _remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        if self._elsewhere is not None:
+            self._elsewhere.forget(path.name)
 
     def _has_stopped(self, path: Path) -> bool:
         try:
             text = path.read_text()
         except FileNotFoundError:
-            return True
+            return self._elsewhere is None or self._elsewhere.has_stopped(path.name)
         process = _process(text)
         if process is not None and process.has_ended():
-            path.unlink(missing_ok=True)
+            self._remove(path)
             return True
         if process is not None:
             process.kill()
@@ -194,16 +223,18 @@ class Fence:
             return False
         if time.monotonic() - since < self._stale_seconds:
             return False
-        path.unlink(missing_ok=True)
+        self._remove(path)
         return True
 
     def _write(self) -> None:
-        with os.fdopen(
-            os.open(self._folder / LEASES / _FENCE, os.O_WRONLY | os.O_CREAT, 0o644), "w"
-        ) as file:
+        text = " ".join([str(self.number), *self._given_up]) + "\n"
+        path = self._folder / LEASES / FENCE
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), "w") as file:
             # One write, never shorter within a sweep: a reader has the old line, or the new one.
-            file.write(" ".join([str(self.number), *self._given_up]) + "\n")
+            file.write(text)
             file.truncate()
+        if self._elsewhere is not None:
+            self._elsewhere.say(text)
 
 
 def may_train(fence_file: Path, fence: int, cohort: str) -> bool:
@@ -212,9 +243,17 @@ def may_train(fence_file: Path, fence: int, cohort: str) -> bool:
     A node that does not share the study folder has no fence, and is not held up by one.
     """
     try:
-        number, *given_up = fence_file.read_text().partition("\n")[0].split()
+        return allows(fence_file.read_text(), fence, cohort)
+    except OSError:
+        return True
+
+
+def allows(text: str, fence: int, cohort: str) -> bool:
+    """Returns whether a fence's text lets a cohort of a sweep be trained."""
+    try:
+        number, *given_up = text.partition("\n")[0].split()
         return int(number) == fence and cohort not in given_up
-    except (OSError, ValueError):
+    except ValueError:  # it is being written
         return True
 
 
@@ -231,9 +270,16 @@ def _process(text: str) -> Process | None:
         return None
 
 
-def _about(path: Path) -> str:
-    with suppress(OSError, ValueError, KeyError):
-        saved = json.loads(path.read_text())
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # it has stopped
+        return ""
+
+
+def _about(text: str) -> str:
+    with suppress(ValueError, KeyError, TypeError):
+        saved = json.loads(text)
         process = Process(**saved["process"])
         return f"{', '.join(saved['trials'])} by process {process.pid} on {process.host}"
-    return path.name
+    return "a worker that is writing its lease"

@@ -13,8 +13,9 @@ from kdscale.models import Network
 from kdscale.records import Value
 from kdscale.search._axes import Axis
 from kdscale.search._cohort_job import default_device, threads
+from kdscale.search._cohort_lease import cohort_lease
 from kdscale.search._form import settled_here
-from kdscale.search._remote import study_backup
+from kdscale.search._remote import study_backup, study_remote
 from kdscale.search._study import Study
 from kdscale.training import (
     HASH_LETTERS,
@@ -128,19 +129,26 @@ def behind_cache(study: Study, network: Network, data: TaskData) -> CachedTeache
     )
 
 
-def train_teacher(study: Study) -> Iterator[Progress]:
-    """Yields the progress of the study's own teacher, trained in this process, epoch by epoch."""
+def train_teacher(study: Study, fence: int = 0) -> Iterator[Progress]:
+    """Yields the progress of the study's own teacher, trained in this process, epoch by epoch.
+
+    Args:
+        study: The study.
+        fence: The number of the sweep that asked for it; 0 without one.
+    """
     threads(study)
     right_labels = study.task.data.model_copy(update={"label_noise": 0.0})
-    yield from train_task_teacher(
-        study.task,
-        load_data(right_labels),
-        study.teacher_folder,
-        epochs=study.budget.epochs,
-        seed=study.seed_list[0],
-        group=Group(device=default_device()),
-        backup=study_backup(study, study.folder.absolute()),
-    )
+    folder = study.folder.absolute()
+    with cohort_lease(folder, fence, "teacher", ["teacher"], study_remote(study)):
+        yield from train_task_teacher(
+            study.task,
+            load_data(right_labels),
+            study.teacher_folder,
+            epochs=study.budget.epochs,
+            seed=study.seed_list[0],
+            group=Group(device=default_device()),
+            backup=study_backup(study, folder),
+        )
 
 
 def _default(study: Study, axis: Axis) -> Value:

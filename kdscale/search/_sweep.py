@@ -25,6 +25,7 @@ from kdscale.search._ledger import Ledger, open_ledger
 from kdscale.search._queue import CohortQueue
 from kdscale.search._quota import Quota
 from kdscale.search._remote import claim_remote, close_backup, study_backup
+from kdscale.search._remote_lease import RemoteFence
 from kdscale.search._resources import lanes, worker_bundle
 from kdscale.search._single import train_teacher
 from kdscale.search._storage import open_storage
@@ -98,10 +99,12 @@ def sweep(study: Study, listener: Listener) -> Outcome:
             been trained by then is recorded.
         KeyboardInterrupt: After Ctrl-C; what has been trained by then is recorded.
     """
-    with sweep_lock(study.folder), _leased(study, listener.on_note) as (ledger, number):
+    with sweep_lock(study.folder), leased(study, listener.on_note) as (ledger, number):
         write_study_file(ledger.study)
-        fence = Fence(study.folder.absolute(), number)
-        with _backed_up(study, listener.on_note) as backup:
+        with (
+            _backed_up(study, listener.on_note) as backup,
+            _fence(study.folder.absolute(), number, backup) as fence,
+        ):
             return _sweep(study, ledger, fence, backup, listener)
 
 
@@ -127,7 +130,7 @@ def _sweep(
         may_grow = partial(has_autoscaler, patience)
         cohorts_at_once = watching.lanes = lanes(study.resources, nodes, may_grow)
         watching.doing = "the teacher is prepared"
-        teacher = _prepare_teacher(study, ledger, listener.on_teacher, backup)
+        teacher = _prepare_teacher(study, ledger, listener.on_teacher, backup, fence.number)
         settled = settled_by_ledger(study, ledger, teacher)
         listener.on_start(ledger, cohorts_at_once)
         queue.open(cohorts_at_once, resources_key(study, nodes))
@@ -163,6 +166,19 @@ def _backed_up(study: Study, on_note: Callable[[str], None]) -> Iterator[Backup 
             on_note(left)
 
 
+@contextmanager
+def _fence(folder: Path, number: int, backup: Backup | None) -> Iterator[Fence]:
+    """Gives the fence behind which all workers of earlier sweeps are, wherever they train."""
+    if backup is None:
+        yield Fence(folder, number)
+        return
+    elsewhere = RemoteFence(backup.remote)
+    try:
+        yield Fence(folder, number, elsewhere)
+    finally:
+        elsewhere.close()
+
+
 def write_study_file(study: Study) -> None:
     """Writes the study's file into its folder, from which the study can be taken up.
 
@@ -182,7 +198,7 @@ def write_study_file(study: Study) -> None:
 
 
 @contextmanager
-def _leased(study: Study, on_note: Callable[[str], None]) -> Iterator[tuple[Ledger, int]]:
+def leased(study: Study, on_note: Callable[[str], None]) -> Iterator[tuple[Ledger, int]]:
     """Gives the study's ledger and the number of this sweep, with nobody else at the study."""
     lease = StudyLease(open_storage(study), study.name, on_note)
     with lease.kept():
@@ -240,6 +256,7 @@ def _prepare_teacher(
     ledger: Ledger,
     on_teacher: Callable[[Progress], None],
     backup: Backup | None = None,
+    fence: int = 0,
 ) -> Path:
     """Returns the study's one file of the teacher, trained first if the study says so."""
     data = load_data(study.task.data)
@@ -249,7 +266,7 @@ def _prepare_teacher(
         return kept  # the study has moved to where its teacher's own file is not
     trained = trained_teacher_path(study.teacher_folder)
     if spec.weights is None and not _is_here(trained, backup):
-        for progress in _train_teacher_on_cluster(study):
+        for progress in _train_teacher_on_cluster(study, fence):
             on_teacher(progress)
             if progress.status == "failed":
                 raise UserError(f"the teacher failed: {progress.reason}")
@@ -268,13 +285,13 @@ def _is_here(path: Path, backup: Backup | None) -> bool:
     return path.exists() if backup is None else backup.fetch(path.absolute())
 
 
-def _train_teacher_on_cluster(study: Study) -> Iterator[Progress]:
+def _train_teacher_on_cluster(study: Study, fence: int) -> Iterator[Progress]:
     """Yields the teacher's progress, trained by one worker with a trial's resources."""
     import ray
 
     bundle = worker_bundle(study.resources)
     remote = ray.remote(num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0))(train_teacher)
-    for reference in remote.remote(_anchored(study)):
+    for reference in remote.remote(_anchored(study), fence):
         try:
             yield ray.get(reference)
         except ray.exceptions.RayTaskError as error:

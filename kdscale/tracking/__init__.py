@@ -4,7 +4,7 @@ from kdscale.tracking._links import RunLinks, run_links
 from kdscale.tracking._summary import Student, Summary
 from kdscale.tracking._together import shared_page, track_together
 from kdscale.tracking._tracker import Tracker, make_tracker, register_student
-from kdscale.tracking._ui import ui_command, ui_environment
+from kdscale.tracking._ui import ui_command, ui_environment, ui_page
 from kdscale.tracking._uri import (
     is_database,
     is_own_database,
@@ -30,4 +30,5 @@ __all__ = [
     "tracking_uri",
     "ui_command",
     "ui_environment",
+    "ui_page",
 ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kdscale.records import StudyRecord
 from kdscale.tracking._summary import NOTE
 from kdscale.tracking._uri import OWN_DATABASE, artifact_location, is_own_database
+from kdscale.tracking._views import view_tags
 from kdscale.urls import hide_passwords
 
 if TYPE_CHECKING:
@@ -152,4 +153,5 @@ def _tags(study: StudyRecord) -> dict[str, str]:
         "kdscale.study": study.name,
         NOTE: note,
         "mlflow.experimentKind": "custom_model_development",
+        **view_tags(study.parameters, value, study.goal),
     }

@@ -14,6 +14,9 @@ from kdscale.tracking._uri import is_database, mlflow_environment, tracking_uri
 UI = "http://127.0.0.1:5000"
 """Where ``kdscale ui`` shows a study that no server tracks."""
 
+TRAINING = "workflowType=machine_learning"
+"""Without it MLflow shows a new visitor its pages on language models around a run."""
+
 _PAGE = 1000
 
 
@@ -53,7 +56,9 @@ def run_links(folder: Path, uri: str | None = None, experiment: str = "") -> Run
         found = _runs(where, experiment, identity.read_text(encoding="utf-8").strip())
     except Exception:  # a report does not need MLflow, and says where trials are if it can
         return unknown
-    pages = {name: f"{base}/#/experiments/{number}/runs/{run}" for name, number, run in found}
+    pages = {
+        name: f"{base}/#/experiments/{number}/runs/{run}?{TRAINING}" for name, number, run in found
+    }
     return RunLinks(pages, needs_ui)
 
 

@@ -25,7 +25,6 @@ from kdscale.tracking._model import delete_models, log_student, register
 from kdscale.tracking._run import STATUS, Run, fixed_tags, write_run, write_status
 from kdscale.tracking._summary import BEST, NOTE, Summary, flag_best, model_text
 from kdscale.tracking._uri import is_own_database, mlflow_environment
-from kdscale.tracking._views import view_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -158,9 +157,7 @@ class Projection:
         text = "\n\n".join(part for part in (summary.text, model) if part)
         client.set_tag(self._study_run, NOTE, text)
         if owns_experiment(client, self._experiment_id, self._study.name):
-            views = view_tags(self._study.parameters, self._value_name, self._study.goal)
-            for name, value in {NOTE: text, **views}.items():
-                client.set_experiment_tag(self._experiment_id, name, value)
+            client.set_experiment_tag(self._experiment_id, NOTE, text)
 
     def register(self, name: str) -> int:
         """Returns the version of the best student's model under a name in the model registry.

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from kdscale.errors import UserError
 from kdscale.records import StudyRecord
-from kdscale.tracking._links import base_of
+from kdscale.tracking._links import TRAINING, base_of
 from kdscale.tracking._problem import problem_of
 from kdscale.tracking._summary import NOTE
 from kdscale.tracking._tracker import make_tracker
@@ -80,4 +80,4 @@ def shared_page(experiments: Sequence[str], uri: str) -> str:
             raise UserError(f"MLflow has no experiment {name} (kdscale track sends it there)")
         numbers.append(str(found.experiment_id))
     chosen = quote(json.dumps(numbers, separators=(",", ":")))
-    return f"{base_of(uri)}/#/compare-experiments/s?experiments={chosen}"
+    return f"{base_of(uri)}/#/compare-experiments/s?experiments={chosen}&{TRAINING}"

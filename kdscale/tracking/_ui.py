@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from kdscale.errors import UserError
 from kdscale.tracking._experiment import settle_artifacts
+from kdscale.tracking._links import TRAINING
 from kdscale.tracking._uri import (
     OWN_DATABASE,
     is_database,
@@ -14,6 +17,7 @@ from kdscale.tracking._uri import (
     mlflow_environment,
     tracking_uri,
 )
+from kdscale.tracking._views import TRIALS_TAG, TRIALS_VIEW
 from kdscale.urls import hide_passwords
 
 
@@ -45,6 +49,38 @@ def ui_command(study_folder: Path, uri: str | None = None, *, port: int = 5000) 
         *(sys.executable, "-m", "mlflow", "ui"),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
     ]
+
+
+def ui_page(study_folder: Path, uri: str | None, experiment: str, *, port: int = 5000) -> str:
+    """Returns where `ui_command` shows the study's trials, best first.
+
+    MLflow's first page leads a new visitor to its pages on language models. It is what is returned
+    for a database other than SQLite, which would have to be asked over the network.
+
+    Args:
+        study_folder: The study folder.
+        uri: The study file's ``tracking.uri``, if it has one.
+        experiment: Name of the experiment.
+        port: Port on 127.0.0.1.
+    """
+    base = f"http://127.0.0.1:{port}/"
+    scheme, _, database = tracking_uri(study_folder, uri).partition(":///")
+    if scheme != "sqlite" or not Path(database).exists():
+        return base
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            found = connection.execute(
+                "SELECT e.experiment_id, t.value FROM experiments e LEFT JOIN experiment_tags t "
+                "ON t.experiment_id = e.experiment_id AND t.key = ? WHERE e.name = ?",
+                (TRIALS_TAG, experiment),
+            ).fetchone()
+        except sqlite3.Error:  # it holds no experiments yet
+            return base
+    if found is None:
+        return base
+    # An experiment that kdscale has not made has no view of it, and MLflow turns such a link down.
+    view = f"viewStateShareKey={TRIALS_VIEW}" if found[1] else TRAINING
+    return f"{base}#/experiments/{found[0]}/runs?{view}"
 
 
 def ui_environment(study_folder: Path, uri: str | None = None) -> dict[str, str]:

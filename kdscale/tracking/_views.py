@@ -6,8 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+TRIALS_VIEW = "kdscale"
+"""Name of the view of all trials in MLflow's addresses."""
+
 _PREFIX = "mlflow.sharedViewState."
 """What MLflow's user interface keeps its saved views under, among an experiment's tags."""
+
+TRIALS_TAG = f"{_PREFIX}{TRIALS_VIEW}"
+"""The tag that holds it."""
 
 
 def view_tags(
@@ -38,7 +44,7 @@ def view_tags(
     keys = [{"mode": "tag", "groupByData": name} for name in tags[:-1]]
     grouped = state | {"groupBy": {"aggregateFunction": "average", "groupByKeys": keys}}
     return {
-        f"{_PREFIX}kdscale": _view("trials, best first", state),
+        TRIALS_TAG: _view("trials, best first", state),
         f"{_PREFIX}kdscale-configurations": _view("configurations, mean over seeds", grouped),
     }
 

@@ -120,7 +120,7 @@ def _disturbed(
         kills=plan.kills,
         workers=plan.workers,
         tracking=tracking,
-        url=database and database.plain_url,
+        url=database.plain_url if database else None,
     )
     os.environ["PGPASSWORD"] = PASSWORD
     watch = Watch(path.parent / "chaos" / "trials", plan.folder / "copies")

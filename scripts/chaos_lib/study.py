@@ -10,7 +10,7 @@ from kdscale.search import Study
 
 _GENERATION = 4
 _EPOCHS_A_GENERATION = 4 * 4 + 2 * 4 + 1 * 4  # of four trials two go on after epoch 4, one after 8
-_EPOCHS_A_KILL = 20
+_EPOCHS_A_KILL = 24
 
 
 def write_study(

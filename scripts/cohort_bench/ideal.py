@@ -41,6 +41,7 @@ def parts(setting: Setting) -> Parts:
     layout = torch.channels_last if setting.channels_last else torch.contiguous_format
     teacher, student = teacher.to(memory_format=layout), student.to(memory_format=layout)
     folded = inference_form(teacher, task.image_size)
+    image_format = folded.image_format or torch.contiguous_format
     optimizer = torch.optim.SGD(student.parameters(), **RECIPE)
     indices = epoch_order(len(task.train), SEED, 1)[:BATCH_SIZE]
     target = task.train.labels[indices]
@@ -58,7 +59,7 @@ def parts(setting: Setting) -> Parts:
 
     @torch.no_grad()
     def teach_folded() -> torch.Tensor:
-        return folded(images.contiguous(memory_format=folded.image_format))
+        return folded(images.contiguous(memory_format=image_format))
 
     logits = teach()
 

@@ -17,7 +17,7 @@ from kdscale.models import Network, create_model
 BATCH_SIZE = 64
 IMAGE_SIZE = 32
 SEED = 0
-RECIPE = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+RECIPE: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def disagreements(case: Mapping[str, Any], entry: Entry) -> list[str]:
     try:
         value = entry.function(inputs, case["params"])
         if case["grad"]:
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
     except (RuntimeError, TypeError, ValueError) as error:
         return [f"raised {type(error).__name__}: {error}"]
     problems = compare_extras(case, entry, inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -133,7 +134,7 @@ def plain_ifvd(f_s: Tensor, f_t: Tensor, target: Tensor) -> Tensor:
             mean = (mask * f).sum((2, 3)) / (mask.sum((2, 3)) + 1e-6)
             centre = (1 - mask) * centre + mask * mean[:, :, None, None]
         centres.append(F.cosine_similarity(f, centre, dim=1))
-    return F.mse_loss(*centres)
+    return F.mse_loss(centres[0], centres[1])
 
 
 def plain_cirkd_minibatch(f_s: Tensor, f_t: Tensor) -> Tensor:
@@ -281,10 +282,10 @@ def plain_ldrld_candidate(z_s: Tensor, z_t: Tensor) -> Tensor:
     return 10.5 * local / (DEPTH * (DEPTH - 1) // 2 + 1) + 7.0 * rest
 
 
-AT_T = {"temperature": TEMPERATURE}
-CONTRAST = {"temperature": CONTRAST_TEMPERATURE}
-RLD = {"alpha": 1.0, "beta": 4.0, "alpha_temperature": 1.0}
-LDRLD = {"alpha": 10.5, "beta": 7.0, "depth": DEPTH}
+AT_T: dict[str, Any] = {"temperature": TEMPERATURE}
+CONTRAST: dict[str, Any] = {"temperature": CONTRAST_TEMPERATURE}
+RLD: dict[str, Any] = {"alpha": 1.0, "beta": 4.0, "alpha_temperature": 1.0}
+LDRLD: dict[str, Any] = {"alpha": 10.5, "beta": 7.0, "depth": DEPTH}
 C, CHANNELS = ("C", (19, 150)), ("channels", (16, 64, 256))
 
 

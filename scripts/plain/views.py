@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -162,7 +164,7 @@ def plain_norm(f_s: Tensor, f_t: Tensor) -> Tensor:
     return F.mse_loss(f_s, f_t.repeat(1, COPIES, 1, 1)) * COPIES
 
 
-CRLD = {"w_wv": 2.0, "w_cv": 0.5, "temperature": 4.0, "tau_w": 0.9, "tau_s": 0.2}
+CRLD: dict[str, Any] = {"w_wv": 2.0, "w_cv": 0.5, "temperature": 4.0, "tau_w": 0.9, "tau_s": 0.2}
 
 # fmt: off
 FORMS: tuple[Forms, ...] = (

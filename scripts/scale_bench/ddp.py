@@ -76,7 +76,7 @@ def with_ray(workers: int, folder: Path) -> float:
     from kdscale.search import sweep
 
     listener = Seconds()
-    assert sweep(study_in(folder, workers), listener).complete  # type: ignore[arg-type]
+    assert sweep(study_in(folder, workers), listener).complete
     return listener.of_an_epoch
 
 

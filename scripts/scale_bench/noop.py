@@ -62,6 +62,7 @@ def plain_noop(config: Mapping[str, Any]) -> None:
 def run_kdscale(trials: int, cohort: int, folder: Path) -> dict[str, Any]:
     """Returns what a sweep of no-op trials costs its driver."""
     from kdscale.search._searcher import CohortSearcher
+    from kdscale.search._sweep import leased
     from kdscale.search._watching import Watching
 
     study = noop_study(folder, trials, cohort)
@@ -74,16 +75,15 @@ def run_kdscale(trials: int, cohort: int, folder: Path) -> dict[str, Any]:
         if ended == int(WARM * trials):
             memory.note("warm")
 
-    with joined_cluster():
+    with joined_cluster(), leased(study, print) as (ledger, _):
         memory.note("start")
         began = time.perf_counter(), _cpu_seconds()
-        ledger = open_ledger(study, create=True)
         queue = CohortQueue(ledger, on_change=count)
         queue.open(LANES)
         planned = time.perf_counter()
         memory.note("planned")
         watching = Watching(ledger, print, str)
-        with watching, watching.cluster() as watch:
+        with watching, watching.cluster(queue) as watch:
             searcher = CohortSearcher(queue, watch)
             _fit(noop, folder, search_alg=searcher, num_samples=-1, callbacks=[searcher.deaths])
         seconds, cpu = time.perf_counter() - began[0], _cpu_seconds() - began[1]

@@ -175,7 +175,7 @@ def _points(design: str, configurations: int, draw: np.random.Generator) -> list
             for _ in range(configurations)
         ]
     baseline: dict[str, Value] = {"alpha": 9.0, "beta": 1.0, "depth": 7}
-    along = {
+    along: dict[str, Sequence[Value]] = {
         "alpha": [float(value) for value in np.linspace(2, 14, configurations)],
         "beta": [float(value) for value in np.geomspace(0.025, 8.5, configurations)],
         "depth": [3, 5, 7, 9],

@@ -9,7 +9,7 @@ from scipy import stats
 
 from kdscale.analysis._axis import Axis
 from kdscale.analysis._findings import Findings, _shown
-from kdscale.analysis._notes import curse_note, noise_note
+from kdscale.analysis._notes import curse_note, difference_note, noise_note
 from kdscale.analysis._tables_effects import difference_table
 from kdscale.records import StudyRecord
 
@@ -60,6 +60,7 @@ def test_a_collapsed_configuration_is_worse_and_says_nothing_of_the_noise() -> N
     assert "far worse" in [cell.text for cell in rows[last]]
     assert f"Left out, here and where differences are judged: c{last:03d}" in noise_note(findings)
     assert "the mean of all but 1 far worse than the rest" in curse_note(findings)
+    assert "from all configurations but 1 far worse than the rest" in difference_note(findings)
 
 
 def test_what_would_settle_it() -> None:

@@ -45,7 +45,7 @@ def test_content_is_the_same_to_the_last_bit() -> None:
     assert not same_content(a, {"x": [torch.tensor([1.0])], "y": "z"})
 
 
-@pytest.mark.parametrize(("kills", "trials"), [(1, 4), (20, 60)])
+@pytest.mark.parametrize(("kills", "trials"), [(1, 4), (20, 72)])
 def test_the_study_is_one_that_kdscale_takes(tmp_path: Path, kills: int, trials: int) -> None:
     path = write_study(tmp_path, kills=kills, workers=2, tracking={"mlflow": False})
     study = load_study(path)

@@ -7,6 +7,7 @@ import pytest
 def test_every_claim_has_its_row() -> None:
     rows = [
         *bench_statistics.intervals(3),
+        *bench_statistics.claims(3),
         *bench_statistics.methods(3),
         *bench_statistics.races(3),
     ]

@@ -19,8 +19,8 @@ import pytest
 
 from kdscale.search import Study, open_ledger
 from kdscale.search._attempts import losses
-from kdscale.search._cohort_lease import LEASES
 from kdscale.search._process import Process
+from kdscale.search._remote_lease import LEASES
 
 from .here import numbers, swept_here
 from .studies import make_study

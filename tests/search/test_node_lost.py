@@ -15,7 +15,7 @@ import pytest
 from kdscale.records import TrialRecord
 from kdscale.search import sweep
 from kdscale.search._cluster import QUIET
-from kdscale.search._cohort_lease import LEASES
+from kdscale.search._remote_lease import LEASES
 
 from .here import Listener, numbers, swept_here
 from .studies import make_study

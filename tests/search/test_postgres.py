@@ -18,7 +18,7 @@ from kdscale.records import TrialRecord
 from kdscale.search import Study, open_ledger, what_fresh_deletes
 from kdscale.search import _served as served
 from kdscale.search._database import shared_storage
-from kdscale.search._sweep import _leased
+from kdscale.search._sweep import leased
 from kdscale.workflow import load
 
 from .here import numbers
@@ -181,12 +181,12 @@ def test_one_sweep_holds_a_study_also_through_a_restart(tmp_path: Path, server: 
     other = team_study(tmp_path / "two", server.url, "held")
     PretendSweep(stop_after=0)(study)
     notes: list[str] = []
-    with _leased(study, notes.append) as (ledger, _):
-        with pytest.raises(UserError, match="one sweep at a time"), _leased(other, notes.append):
+    with leased(study, notes.append) as (ledger, _):
+        with pytest.raises(UserError, match="one sweep at a time"), leased(other, notes.append):
             pass
         server.restart()
         assert ledger.begin("c000-s0", "s0-1", attempt=True).attempt == 2
-        with pytest.raises(UserError, match="one sweep at a time"), _leased(other, notes.append):
+        with pytest.raises(UserError, match="one sweep at a time"), leased(other, notes.append):
             pass
     assert PretendSweep()(other).complete
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from sweeps import network, study_in
 
 from kdscale.errors import UserError
 from kdscale.search import Study, single_trial, train_single, train_teacher
+from kdscale.search._cohort_lease import Fence, lease_path
 from kdscale.training import (
     Progress,
     checkpoint_path,
@@ -149,6 +151,18 @@ def test_threads_are_those_of_a_worker(tmp_path: Path, weights: Path) -> None:
     overrides = ("alpha=9", "depth=3", "resources.cpus_per_worker=2")
     trained(study_in(tmp_path, *overrides, f"task.teacher.weights={weights}"), epochs=0)
     assert torch.get_num_threads() == 2
+
+
+def test_a_teacher_in_training_holds_a_lease_that_a_further_sweep_sees(tmp_path: Path) -> None:
+    study = study_in(tmp_path, "task.teacher.epochs=1")
+    folder = study.folder.absolute()
+    Fence(folder, 3)
+    training = train_teacher(study, 3)
+    next(training)
+    lease = lease_path(folder, 3, "teacher")
+    assert json.loads(lease.read_text())["trials"] == ["teacher"]
+    assert [progress.status for progress in training] == ["done"]
+    assert not lease.exists()
 
 
 def test_the_studys_teacher_is_trained_with_labels_alone(tmp_path: Path) -> None:

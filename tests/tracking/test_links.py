@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kdscale.records import StudyRecord, TrialRecord
-from kdscale.tracking import make_tracker, mlflow_environment, run_links
+from kdscale.tracking import make_tracker, mlflow_environment, run_links, ui_page
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +39,26 @@ def test_trials_of_the_study_have_their_page(tmp_path: Path) -> None:
         runs = dict(store.execute("select run_uuid, experiment_id from runs").fetchall())
     for page in links.pages.values():
         base, _, rest = page.partition("/#/experiments/")
-        experiment, _, run = rest.partition("/runs/")
+        experiment, _, run = rest.removesuffix("?workflowType=machine_learning").partition("/runs/")
         assert base == "http://127.0.0.1:5000"
         assert str(runs[run]) == experiment
     assert run_links(tmp_path, None, "another").pages == {}
+    page = ui_page(tmp_path, None, "tiny", port=5123)
+    assert (
+        page == f"http://127.0.0.1:5123/#/experiments/{experiment}/runs?viewStateShareKey=kdscale"
+    )
+    assert ui_page(tmp_path, None, "another") == "http://127.0.0.1:5000/"
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        store.execute("delete from experiment_tags")  # as of one that others have made
+    page = f"http://127.0.0.1:5000/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    assert ui_page(tmp_path, None, "tiny") == page
+
+
+def test_what_is_no_sqlite_is_not_asked_for_its_page(tmp_path: Path) -> None:
+    assert ui_page(tmp_path, "postgresql://me@127.0.0.1:9/mlflow", "x") == "http://127.0.0.1:5000/"
+    assert ui_page(tmp_path, None, "x") == "http://127.0.0.1:5000/"
+    (tmp_path / "mlflow.db").touch()
+    assert ui_page(tmp_path, None, "x") == "http://127.0.0.1:5000/"
 
 
 def test_where_nothing_is_tracked_nothing_is_made(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from kdscale.analysis.statistics._compare import (
 )
 from kdscale.analysis.statistics._differences import Comparison, best_mean, differences, holm
 from kdscale.analysis.statistics._effects import NO_EFFECT, Effect, design, effects
-from kdscale.analysis.statistics._far_out import common_range, far_out, far_worse, without
+from kdscale.analysis.statistics._far_out import common_range, far_worse, without
 from kdscale.analysis.statistics._intervals import ConfigurationEstimate, configuration_estimates
 from kdscale.analysis.statistics._measures import MEASURES
 from kdscale.analysis.statistics._noise import NoiseFloor, Spread, noise_floor
@@ -93,7 +93,6 @@ __all__ = [
     "differences",
     "effects",
     "expected_best",
-    "far_out",
     "far_worse",
     "holm",
     "noise_floor",
