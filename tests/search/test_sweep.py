@@ -98,8 +98,8 @@ def test_what_a_cohort_costs_is_measured_where_it_trains(workers: int, tmp_path:
     outcome = sweep(study, listener)
     assert outcome.complete
     measured = listener.sizes[-1]
-    sizes = [row.size for row in measured.table]  # a slow machine ends before it has seen all
-    assert len(sizes) >= 2
+    sizes = [row.size for row in measured.table]
+    assert sizes  # a slow machine ends before it has seen all, a very slow one after the first
     assert sizes == [1, 2, 4, 8, 16][: len(sizes)]
     assert all(row.step_seconds > 0 for row in measured.table)
     assert measured.size > 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from playwright import sync_api as playwright
 
 from kdscale.tracking import make_tracker, mlflow_environment, run_links, shared_page
 
@@ -62,10 +63,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Any]:
     """Gives a page of a new browser; what its scripts raise fails the test."""
-    from playwright.sync_api import sync_playwright
-
     raised: list[str] = []
-    with sync_playwright() as play:
+    with playwright.sync_playwright() as play:
         options = ["--no-sandbox", "--disable-gpu"]
         browser = play.chromium.launch(executable_path=CHROMIUM, args=options)
         opened = browser.new_page(viewport={"width": 1700, "height": 1000})
@@ -91,10 +90,9 @@ def test_a_new_visitor_finds_the_best_trials_first_with_their_hyperparameters(
 
 def test_seeds_of_a_configuration_make_a_group_with_their_mean(shown: Shown, page: Any) -> None:
     page.goto(f"{shown.base}/#/experiments/1/runs?viewStateShareKey=kdscale-configurations")
-    page.get_by_text("61 (average)").wait_for()
-    rows = page.get_by_role("row").all_inner_texts()
-    means = [row.split("\n")[-1] for row in rows if row.endswith("(average)")]
-    assert means[:4] == ["64 (average)", "63 (average)", "62 (average)", "61 (average)"]
+    means = page.get_by_text(re.compile(r"^6\d \(average\)$"))
+    wanted = ["64 (average)", "63 (average)", "62 (average)", "61 (average)"]
+    playwright.expect(means).to_have_text(wanted, timeout=PATIENCE_MS)
 
 
 def test_selected_trials_are_compared_by_parallel_coordinates(shown: Shown, page: Any) -> None:
