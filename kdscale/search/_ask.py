@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from kdscale.records import TrialRecord
 from kdscale.search._designs import designed_configuration
 from kdscale.search._ledger import Ledger
@@ -11,17 +9,14 @@ from kdscale.search._plan import MODEL_BASED, PlannedTrial, generation
 from kdscale.search._propose import Proposal, propose
 
 
-def ask_generation(
-    ledger: Ledger, number: int, on_change: Callable[[TrialRecord], None]
-) -> list[TrialRecord]:
-    """Plans what is missing of a generation, and returns its trials.
+def ask_generation(ledger: Ledger, number: int) -> tuple[list[TrialRecord], list[TrialRecord]]:
+    """Plans what is missing of a generation, and returns its trials, and those that are new.
 
     Args:
         ledger: The study's record.
         number: Number of the generation, from 0.
-        on_change: Called with every trial that is new.
     """
-    trials = []
+    trials, new = [], []
     # One configuration after the other, under all seeds: the sampler sees what it asked before.
     for planned in sorted(
         generation(ledger.study, number), key=lambda one: (one.configuration, one.seed)
@@ -29,9 +24,9 @@ def ask_generation(
         trial = ledger.find(planned.name)
         if trial is None:
             trial = ledger.add(planned, _proposal(ledger, planned.configuration))
-            on_change(trial)
+            new.append(trial)
         trials.append(trial)
-    return trials
+    return trials, new
 
 
 def _proposal(ledger: Ledger, configuration: int) -> Proposal:

@@ -17,6 +17,8 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # CSV, JSON and TensorBoard files of each trial: the study and MLflow hold their content.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's own state, every few seconds: a sweep continues from the study.
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Ray's settings for a calm terminal and a driver that does not grow."""

@@ -86,12 +86,12 @@ def _uniforms(
 
     A Latin hypercube has a size from the start. So that a study can grow, each generation is one.
     """
-    from scipy.stats import qmc  # half a second, which every worker would wait
+    if search.method == "random":
+        key = np.array([search.seed, number], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key)).random(dimensions)
+    from scipy.stats import qmc  # half a second or more
 
     match search.method:
-        case "random":
-            key = np.array([search.seed, number], dtype=np.uint64)
-            return np.random.Generator(np.random.Philox(key=key)).random(dimensions)
         case "sobol":
             sobol = qmc.Sobol(dimensions, scramble=True, rng=search.seed)
             if number:

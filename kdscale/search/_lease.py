@@ -21,7 +21,7 @@ from pathlib import Path
 
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from kdscale.errors import UserError
@@ -38,6 +38,11 @@ _POLL_SECONDS = 0.5
 _KEY = "lease"
 _ATTRIBUTES = models.StudyUserAttributeModel.__table__
 _STUDIES = models.StudyModel.__table__
+_STUDY_ID = select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == bindparam("name"))
+_LEASE = select(_ATTRIBUTES.c.value_json).where(
+    _ATTRIBUTES.c.study_id == bindparam("study"), _ATTRIBUTES.c.key == _KEY
+)
+_LEASE_LOCKED = _LEASE.with_for_update(read=True)
 
 
 class NotTheWriterError(UserError):
@@ -237,8 +242,7 @@ class StudyLease:
         return True
 
     def _study_id(self, connection: Connection) -> int | None:
-        query = select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == self._study)
-        found: int | None = connection.execute(query).scalar()
+        found: int | None = connection.execute(_STUDY_ID, {"name": self._study}).scalar()
         return found
 
     def _refusal(self, known: Lease) -> str:
@@ -251,12 +255,8 @@ class StudyLease:
 
 
 def _read(connection: Connection, study_id: int | None, *, lock: bool = False) -> str | None:
-    query = select(_ATTRIBUTES.c.value_json).where(
-        _ATTRIBUTES.c.study_id == study_id, _ATTRIBUTES.c.key == _KEY
-    )
-    found: str | None = connection.execute(
-        query.with_for_update(read=lock) if lock else query
-    ).scalar()
+    query = _LEASE_LOCKED if lock else _LEASE
+    found: str | None = connection.execute(query, {"study": study_id}).scalar()
     return found
 
 

@@ -1,8 +1,8 @@
 """The durable record of a study: Optuna's storage, and nothing beside it.
 
-Every trial is an Optuna trial from the moment it is planned. Creating one with all of its
-attributes is a single transaction, and so is all that a cohort's report changes; of what ends a
-trial the state is written last. So a crash at any point leaves a record that the next sweep
+Every trial is an Optuna trial from the moment it is planned. Creating those of a plan with all of
+their attributes is a single transaction, and so is all that a cohort's report changes; of what ends
+a trial the state is written last. So a crash at any point leaves a record that the next sweep
 continues. A trial that waits at a rung has all of its metrics here, since no worker may ever tell
 them again. One process writes at a time: a lock and a lease see to it.
 
@@ -56,7 +56,7 @@ from kdscale.search._storage import (
 from kdscale.search._study import Study
 from kdscale.search._value import trial_value
 from kdscale.search._warm import warmed
-from kdscale.search._writes import Guard, Writes
+from kdscale.search._writes import Guard, Key, Writes
 from kdscale.training import FormChoice, Progress, teacher_path
 
 _ENDED: dict[RecordState, TrialState] = {
@@ -82,7 +82,6 @@ class Ledger:
         }
         self._parameters = tuple(axis.name for axis in study.axes)
         self._counts = {False: 0, True: 0}
-        self._trial_ids: dict[str, int] = {}
         self._trials: dict[str, TrialRecord] = {}
         self._saved_epochs: dict[str, int] = {}
         self._writes = Writes(storage)
@@ -91,6 +90,7 @@ class Ledger:
         self._memories: dict[int, Mapping[str, Any]] = {}
         for control, study_id in self._ids.items():
             for frozen in all_trials(storage, study_id):
+                self._writes.knows((study_id, frozen.number), frozen._trial_id)
                 self._learn(frozen, control=control)
 
     @property
@@ -132,7 +132,7 @@ class Ledger:
         return [self._memories.get(number, {}) for number in range(len(self.by_configuration()))]
 
     def add(self, planned: PlannedTrial, proposal: Proposal) -> TrialRecord:
-        """Adds a trial in one transaction, and returns it."""
+        """Adds a trial with all of its attributes, and returns it."""
         attributes = {"seed": planned.seed}
         control = planned.configuration == CONTROL
         if not control:
@@ -144,9 +144,9 @@ class Ledger:
             user_attrs=attributes,
             system_attrs=dict(proposal.memory),
         )
-        # As the storage numbers it; what it has just been given need not be read back.
         template.number = self._counts[control]
-        template._trial_id = self._storage.create_new_trial(self._ids[control], template)
+        self._writes.create((self._ids[control], template.number), template)
+        self._flush()
         return self._learn(template, control=control)
 
     def guard(self, guard: Guard | None, lost_at: str = "") -> None:
@@ -216,9 +216,7 @@ class Ledger:
         for row in progress.rows:
             epoch = int(row["epoch"])
             if epoch not in history:
-                self._writes.epoch(
-                    self._trial_ids[progress.name], epoch, row[self.study.metric.name]
-                )
+                self._writes.epoch(self._key(trial), epoch, row[self.study.metric.name])
             history[epoch] = row
         rows = tuple(history[epoch] for epoch in sorted(history))
         trial = replace(trial, state="running", history=rows, train_seconds=progress.seconds)
@@ -263,14 +261,14 @@ class Ledger:
             student=f"trials/{name}/student.pt" if student else None,
             cohort="",
         )
-        trial_id = self._trial_ids[name]
+        key = self._key(trial)
         with self.batch():
             self._save_epochs(trial)
             if reason:
-                self._writes.attribute(trial_id, "reason", reason)
+                self._writes.attribute(key, "reason", reason)
             if trial.student:
-                self._writes.attribute(trial_id, "student", trial.student)
-            self._writes.end(trial_id, _ENDED[state], value)
+                self._writes.attribute(key, "student", trial.student)
+            self._writes.end(key, _ENDED[state], value)
             return self._keep(trial)
 
     def end_attempts(self, reason: AttemptReason, detail: str = "") -> None:
@@ -360,19 +358,22 @@ class Ledger:
 
     def _save_epochs(self, trial: TrialRecord) -> None:
         """Writes all of a trial's metrics."""
-        trial_id = self._trial_ids[trial.name]
-        self._writes.attribute(trial_id, "train_seconds", trial.train_seconds)
+        key = self._key(trial)
+        self._writes.attribute(key, "train_seconds", trial.train_seconds)
         if self._saved_epochs.get(trial.name) != len(trial.history):
-            self._writes.attribute(trial_id, "history", json.dumps(trial.history))
+            self._writes.attribute(key, "history", json.dumps(trial.history))
             self._saved_epochs[trial.name] = len(trial.history)
 
     def _keep(self, trial: TrialRecord) -> TrialRecord:
         """Takes a trial as it is now, and writes its attempts if they have changed."""
         if trial.attempts != self._trials[trial.name].attempts:
-            self._writes.attribute(self._trial_ids[trial.name], "attempts", to_text(trial.attempts))
+            self._writes.attribute(self._key(trial), "attempts", to_text(trial.attempts))
         self._trials[trial.name] = trial
         self._flush()
         return trial
+
+    def _key(self, trial: TrialRecord) -> Key:
+        return self._ids[trial.is_control], trial.number
 
     def _flush(self) -> None:
         if not self._open_batches:
@@ -404,7 +405,6 @@ class Ledger:
         )
         self._counts[control] = max(self._counts[control], trial.number + 1)
         self._trials[trial.name] = trial
-        self._trial_ids[trial.name] = frozen._trial_id
         if trial.configuration is not None and frozen.system_attrs:
             self._memories[trial.configuration] = frozen.system_attrs
         return trial

@@ -395,7 +395,8 @@ class CohortQueue:
         learns = study.search.method in MODEL_BASED
         together: list[TrialRecord] = []
         while self._planned < generations(study):
-            trials = ask_generation(self.ledger, self._planned, self.on_change)
+            trials, new = ask_generation(self.ledger, self._planned)
+            self._changed += new
             self._planned += 1
             self._left.update(trial.name for trial in trials if not trial.has_ended)
             together += trials

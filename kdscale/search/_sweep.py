@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from kdscale.data import load_data
 from kdscale.errors import UserError
@@ -30,7 +29,7 @@ from kdscale.search._resources import lanes, worker_bundle
 from kdscale.search._single import train_teacher
 from kdscale.search._storage import open_storage
 from kdscale.search._study import Study
-from kdscale.search._watch import Watch
+from kdscale.search._tune import tune_cohorts
 from kdscale.search._watching import Watching
 from kdscale.training import (
     Backup,
@@ -140,7 +139,7 @@ def _sweep(
         place = Place(shown, folder, teacher.absolute(), cache, fence.number)
         try:
             with watching.cluster(queue) as watch:
-                _tune(queue, place, watch)
+                tune_cohorts(_trainable(place), queue, watch, folder / "ray")
         except KeyboardInterrupt:
             queue.end_attempts()
             raise
@@ -210,45 +209,21 @@ def leased(study: Study, on_note: Callable[[str], None]) -> Iterator[tuple[Ledge
     ledger.guard(None)
 
 
-def _tune(queue: CohortQueue, place: Place, watch: Watch) -> None:
+def _trainable(place: Place) -> Any:
+    """Returns what Ray Tune runs for a cohort."""
     from ray import tune
-
-    from kdscale.search._searcher import CohortSearcher
 
     resources = place.study.resources
     if resources.workers == 1:
         # The cheap path: the cohort trains in Tune's own actor, which the next cohort reuses.
         trainable = tune.with_parameters(tune_job, place=place)
-        trainable = tune.with_resources(trainable, worker_bundle(resources))
-    else:
-        from kdscale.search._lane import WarmLane
+        return tune.with_resources(trainable, worker_bundle(resources))
+    from kdscale.search._lane import WarmLane
 
-        # The actor only drives a lane of workers. It asks for no CPU, so drivers never keep one
-        # from workers; a sliver of the head node keeps them there.
-        trainable = tune.with_parameters(WarmLane, place=place)
-        trainable = tune.with_resources(trainable, {"CPU": 0, "node:__internal_head__": 0.001})
-    scratch = place.folder / "ray"
-    searcher = CohortSearcher(queue, watch)
-    tuner = tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            num_samples=-1,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(scratch),
-            verbose=0,
-            callbacks=[searcher.deaths],
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    )
-    try:
-        tuner.fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    # The actor only drives a lane of workers. It asks for no CPU, so drivers never keep one
+    # from workers; a sliver of the head node keeps them there.
+    trainable = tune.with_parameters(WarmLane, place=place)
+    return tune.with_resources(trainable, {"CPU": 0, "node:__internal_head__": 0.001})
 
 
 def _prepare_teacher(

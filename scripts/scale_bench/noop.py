@@ -2,6 +2,9 @@
 
     python -m scale_bench.noop kdscale|plain|resume TRIALS COHORT FOLDER
 
+Seconds are those of the last nine tenths of the trials, for all of them, and those of planning:
+the time in which Ray starts processes is left out. The first trials wait until every lane has one.
+
 The engine's row has the real queue, ledger, searcher and Ray Tune, set up as `kdscale sweep` does;
 only what Ray Tune runs for a cohort tells made-up numbers at once. The plain row has as many trials
 of a function that reports one number, with the same settings.
@@ -10,6 +13,7 @@ of a function that reports one number, with the same settings.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -20,6 +24,7 @@ from typing import Any
 from kdscale.search._cluster import joined_cluster
 from kdscale.search._ledger import Ledger, open_ledger
 from kdscale.search._queue import CohortQueue
+from kdscale.search._tune import tune_cohorts
 from scale_bench.study import noop_study
 
 LANES = 2
@@ -27,23 +32,46 @@ WARM = 0.1
 """Part of the trials after which memory is taken for the first time."""
 
 
-class Memory:
-    """This process's memory at moments of a run, in MiB."""
+class Moments:
+    """This process's memory in MiB and the time in seconds, its own and its CPU's, in a run."""
 
     def __init__(self) -> None:
         self.mib: dict[str, float] = {}
+        self.times: dict[str, tuple[float, float]] = {}
 
     def note(self, moment: str) -> None:
-        """Takes the memory now."""
+        """Takes them now."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        self.times[moment] = time.perf_counter(), used.ru_utime + used.ru_stime
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmRSS"):
                 self.mib[moment] = int(line.split()[1]) / 1024
 
+    def costs(self) -> dict[str, Any]:
+        """Returns what the run has cost, from ``start`` to ``planned`` and ``warm`` to ``end``."""
+        moments = ("start", "planned", "warm", "end")
+        seconds, cpu = (
+            (planned - start) + (end - warm) / (1 - WARM)
+            for start, planned, warm, end in zip(*(self.times[m] for m in moments), strict=True)
+        )
+        plan = self.times["planned"][0] - self.times["start"][0]
+        return {"seconds": seconds, "cpu_seconds": cpu, "plan_seconds": plan, "mib": self.mib}
 
-def noop(config: Mapping[str, Any]) -> None:
+
+def come_in(folder: str) -> None:
+    """Returns when every lane has a process: else the first one would do the others' trials."""
+    here = Path(folder)
+    here.mkdir(exist_ok=True)
+    (here / str(os.getpid())).touch()
+    while len(os.listdir(here)) < LANES:
+        time.sleep(0.01)
+
+
+def noop(config: Mapping[str, Any], lanes: str) -> None:
     """Tells in one report that all trials of a cohort have trained their one epoch."""
     from ray import tune
 
+    come_in(lanes)
     row = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "train_accuracy": 30.0, "val_loss": 2.0}
     progress = [
         {"name": name, "status": "done", "rows": [row | {"val_accuracy": number % 90}]}
@@ -52,57 +80,48 @@ def noop(config: Mapping[str, Any]) -> None:
     tune.report({"cohort": config["cohort"], "images": 100, "progress": progress})
 
 
-def plain_noop(config: Mapping[str, Any]) -> None:
+def plain_noop(config: Mapping[str, Any], lanes: str) -> None:
     """Reports one number, as a function of plain Ray Tune does."""
     from ray import tune
 
+    come_in(lanes)
     tune.report({"val_accuracy": config["alpha"]})
 
 
 def run_kdscale(trials: int, cohort: int, folder: Path) -> dict[str, Any]:
     """Returns what a sweep of no-op trials costs its driver."""
-    from kdscale.search._searcher import CohortSearcher
     from kdscale.search._sweep import leased
     from kdscale.search._watching import Watching
 
     study = noop_study(folder, trials, cohort)
-    memory = Memory()
+    moments = Moments()
     ended = 0
 
     def count(trial: Any) -> None:
         nonlocal ended
         ended += trial.has_ended
         if ended == int(WARM * trials):
-            memory.note("warm")
+            moments.note("warm")
 
     with joined_cluster(), leased(study, print) as (ledger, _):
-        memory.note("start")
-        began = time.perf_counter(), _cpu_seconds()
+        moments.note("start")
         queue = CohortQueue(ledger, on_change=count)
         queue.open(LANES)
-        planned = time.perf_counter()
-        memory.note("planned")
+        moments.note("planned")
         watching = Watching(ledger, print, str)
         with watching, watching.cluster(queue) as watch:
-            searcher = CohortSearcher(queue, watch)
-            _fit(noop, folder, search_alg=searcher, num_samples=-1, callbacks=[searcher.deaths])
-        seconds, cpu = time.perf_counter() - began[0], _cpu_seconds() - began[1]
-        memory.note("end")
+            tune_cohorts(_on_one_cpu(noop, folder), queue, watch, folder / "ray")
+        moments.note("end")
     assert queue.complete
     assert all(trial.state == "done" for trial in ledger.trials)
-    return {
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "plan_seconds": planned - began[0],
-        "mib": memory.mib,
-    }
+    return moments.costs()
 
 
 def run_plain(trials: int, cohort: int, folder: Path) -> dict[str, Any]:
     """Returns what as many trials cost the driver of plain Ray Tune."""
     from ray import tune
 
-    memory = Memory()
+    moments = Moments()
     ended = 0
 
     class Count(tune.Callback):  # type: ignore[misc]
@@ -110,18 +129,32 @@ def run_plain(trials: int, cohort: int, folder: Path) -> dict[str, Any]:
             nonlocal ended
             ended += 1
             if ended == int(WARM * len_trials):
-                memory.note("warm")
+                moments.note("warm")
 
     len_trials = trials
     with joined_cluster():
-        memory.note("start")
-        began = time.perf_counter(), _cpu_seconds()
-        space = {"alpha": tune.uniform(2, 14)}
-        _fit(plain_noop, folder, space, num_samples=trials, callbacks=[Count()])
-        seconds, cpu = time.perf_counter() - began[0], _cpu_seconds() - began[1]
-        memory.note("end")
+        moments.note("start")
+        moments.note("planned")  # it plans as it goes
+        tune.Tuner(
+            _on_one_cpu(plain_noop, folder),
+            param_space={"alpha": tune.uniform(2, 14)},
+            tune_config=tune.TuneConfig(
+                num_samples=trials,
+                max_concurrent_trials=LANES,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder / "ray"),
+                verbose=0,
+                callbacks=[Count()],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+        moments.note("end")
     assert ended == trials
-    return {"seconds": seconds, "cpu_seconds": cpu, "plan_seconds": 0.0, "mib": memory.mib}
+    return moments.costs()
 
 
 def run_resume(trials: int, cohort: int, folder: Path) -> dict[str, Any]:
@@ -155,32 +188,11 @@ def _train_all_but(ledger: Ledger, left: int) -> None:
         queue.finished(job.cohort)
 
 
-def _fit(trainable: Any, folder: Path, space: Any = None, **how: Any) -> None:
+def _on_one_cpu(function: Any, folder: Path) -> Any:
     from ray import tune
 
-    callbacks = how.pop("callbacks")
-    tune.Tuner(
-        tune.with_resources(trainable, {"CPU": 1}),
-        param_space=space,
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=LANES,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-            **how,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder / "ray"),
-            verbose=0,
-            callbacks=callbacks,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    ).fit()
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    function = tune.with_parameters(function, lanes=str(folder / "lanes"))
+    return tune.with_resources(function, {"CPU": 1})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+"""Ray Tune's scheduler: first come, first served, with a memory that suits thousands of cohorts.
+
+Ray Tune keeps every trial that it ever had, with its configuration, results and their statistics,
+and its own scheduler looks at each of them in every step: a driver that hands out thousands of
+cohorts grows and slows down with their number. A cohort that has ended is in the study, and no one
+asks Ray Tune for it again. Nor does anyone read what its callback for progress keeps.
+
+Of actors that have nothing to do it keeps one. Lanes often wait for each other, at a rung or for
+the next generation of a search, and would then have to start anew, with torch, data and teacher.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import FIFOScheduler
+
+_HOLDERS = ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache")
+_ALL = 1_000_000  # more than there are ever lanes
+
+
+class LaneScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
+    """Runs cohorts in the order of their submission, forgets ended ones, and keeps idle lanes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keeps = False
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Makes Ray Tune keep all actors that have nothing to do, until the sweep ends."""
+        if not self._keeps:  # all cohorts ask for the same resources
+            self._keeps = True
+            controller = _controller(tune_controller)
+            controller._actor_cache.increase_max(trial.placement_group_factory, _ALL)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Returns the next cohort to run, if there is one, after ended ones are forgotten."""
+        _forget_ended(_controller(tune_controller))
+        return super().choose_trial_to_run(tune_controller)
+
+
+class NoProgress(TrialProgressCallback):  # type: ignore[misc]  # Ray has no types
+    """Stands where Ray Tune would put the callback that prints results, and keeps their trials."""
+
+    def on_trial_result(self, *args: Any, **info: Any) -> None:
+        """Does nothing."""
+
+    def on_trial_complete(self, *args: Any, **info: Any) -> None:
+        """Does nothing."""
+
+    def on_trial_error(self, *args: Any, **info: Any) -> None:
+        """Does nothing."""
+
+
+def _controller(given: Any) -> Any:
+    """Returns Ray Tune's controller, of which schedulers are given a wrapper."""
+    return given.get_trials.__self__
+
+
+def _forget_ended(controller: Any) -> None:
+    """Takes trials that have ended, and have no actor any more, out of Ray Tune's controller."""
+    trials = controller.get_trials()
+    ended = [t for t in trials if t.is_finished() and t not in controller._trial_to_actor]
+    if not ended:
+        return
+    trials[:] = [trial for trial in trials if trial not in ended]
+    for holder in _HOLDERS:
+        getattr(controller, holder).difference_update(ended)
+    for trial in ended:
+        controller._trial_metadata.pop(trial.trial_id, None)
