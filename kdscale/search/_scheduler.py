@@ -7,10 +7,12 @@ asks Ray Tune for it again. Nor does anyone read what its callback for progress 
 
 Of actors that have nothing to do it keeps one. Lanes often wait for each other, at a rung or for
 the next generation of a search, and would then have to start anew, with torch, data and teacher.
+After two minutes they go all the same: an autoscaler may want their nodes.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ray.tune.progress_reporter import TrialProgressCallback
@@ -18,26 +20,44 @@ from ray.tune.schedulers import FIFOScheduler
 
 _HOLDERS = ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache")
 _ALL = 1_000_000  # more than there are ever lanes
+_IDLE_SECONDS = 120.0
 
 
 class LaneScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
-    """Runs cohorts in the order of their submission, forgets ended ones, and keeps idle lanes."""
+    """Runs cohorts in the order of their submission, forgets ended ones, and keeps idle lanes.
 
-    def __init__(self) -> None:
+    Args:
+        idle_seconds: How long lanes are kept while some have nothing to do.
+    """
+
+    def __init__(self, idle_seconds: float = _IDLE_SECONDS) -> None:
         super().__init__()
-        self._keeps = False
+        self._idle_seconds = idle_seconds
+        self._all_busy = 0.0
+        self._kept: Any = None  # what all cohorts ask for, while their actors are kept
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Makes Ray Tune keep all actors that have nothing to do, until the sweep ends."""
-        if not self._keeps:  # all cohorts ask for the same resources
-            self._keeps = True
-            controller = _controller(tune_controller)
-            controller._actor_cache.increase_max(trial.placement_group_factory, _ALL)
+        """Makes Ray Tune keep actors that have nothing to do."""
+        if self._kept is None:
+            self._kept = trial.placement_group_factory
+            self._all_busy = time.monotonic()
+            _controller(tune_controller)._actor_cache.increase_max(self._kept, _ALL)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Returns the next cohort to run, if there is one, after ended ones are forgotten."""
-        _forget_ended(_controller(tune_controller))
+        controller = _controller(tune_controller)
+        _forget_ended(controller)
+        self._let_go(controller._actor_cache)
         return super().choose_trial_to_run(tune_controller)
+
+    def _let_go(self, cache: Any) -> None:
+        """Lets Ray Tune end idle actors, if there have been some for long."""
+        now = time.monotonic()
+        if not cache.num_cached_objects:
+            self._all_busy = now
+        elif self._kept is not None and now - self._all_busy > self._idle_seconds:
+            cache.decrease_max(self._kept, _ALL)
+            self._kept = None
 
 
 class NoProgress(TrialProgressCallback):  # type: ignore[misc]  # Ray has no types

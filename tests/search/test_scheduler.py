@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from ray.tune.search import Searcher
 
 from kdscale.search._scheduler import LaneScheduler, NoProgress
 
-LANES = 2
-GENERATIONS = 6
+LANES = 3
+GENERATIONS = 3
 
 pytestmark = pytest.mark.slow
 
@@ -60,8 +61,17 @@ class Generations(Searcher):  # type: ignore[misc]  # Ray has no types
         self.running.remove(trial_id)
 
 
-def run(folder: Path, failing: frozenset[int]) -> Generations:
-    """Returns the searcher after all of its trials, those that fail among them, have ended."""
+def run(
+    folder: Path, failing: Sequence[int] = (), last_seconds: float = 0.0, **how: float
+) -> Generations:
+    """Returns the searcher after all of its trials have ended.
+
+    Args:
+        folder: Where to write.
+        failing: Numbers of those that fail.
+        last_seconds: How long the last one of a generation goes on alone.
+        how: What the scheduler is given.
+    """
 
     def train(config: dict[str, Any]) -> None:  # here, because workers do not know this file
         number = config["number"]
@@ -70,6 +80,8 @@ def run(folder: Path, failing: frozenset[int]) -> Generations:
         (here / str(number)).touch()
         while len(list(here.iterdir())) < LANES:  # or else one lane would do it all
             time.sleep(0.05)
+        if number % LANES == LANES - 1:
+            time.sleep(last_seconds)
         tune.report({"lane": os.getpid()})
         if number in failing:
             raise ValueError("this one fails")
@@ -78,9 +90,12 @@ def run(folder: Path, failing: frozenset[int]) -> Generations:
     together.mkdir()
     searcher = Generations(together)
     tune.Tuner(
-        tune.with_resources(train, {"CPU": 1}),
+        tune.with_resources(train, {"CPU": 0.5}),
         tune_config=tune.TuneConfig(
-            search_alg=searcher, scheduler=LaneScheduler(), num_samples=-1, reuse_actors=True
+            search_alg=searcher,
+            scheduler=LaneScheduler(**how),
+            num_samples=-1,
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="tune", storage_path=str(folder), verbose=0, callbacks=[NoProgress()]
@@ -90,17 +105,23 @@ def run(folder: Path, failing: frozenset[int]) -> Generations:
 
 
 def test_idle_lanes_are_kept_and_ended_cohorts_are_not(cluster: None, tmp_path: Path) -> None:
-    searcher = run(tmp_path, frozenset())
+    searcher = run(tmp_path)
     assert sorted(searcher.told) == [(number, False) for number in range(LANES * GENERATIONS)]
     assert len(searcher.lanes) == LANES
     assert searcher.most_kept <= LANES + 1
+
+
+def test_lanes_that_are_idle_for_long_are_let_go(cluster: None, tmp_path: Path) -> None:
+    searcher = run(tmp_path, last_seconds=3.0, idle_seconds=1.0)
+    assert sorted(searcher.told) == [(number, False) for number in range(LANES * GENERATIONS)]
+    assert len(searcher.lanes) == LANES + (LANES - 1) * (GENERATIONS - 1)
 
 
 def test_cohorts_that_fail_are_told_and_forgotten_too(
     cluster: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL, "ray.tune")  # as in a sweep: a log would keep their errors
-    failing = frozenset({2, 5, 6, 7, 11})
+    failing = (2, 5, 6)
     searcher = run(tmp_path, failing)
     every = range(LANES * GENERATIONS)
     assert sorted(searcher.told) == [(number, number in failing) for number in every]
