@@ -7,7 +7,8 @@
 Every measurement has a process of its own. Overhead and memory are those of the driver, Ray's
 start left out: kdscale's real queue, ledger, searcher and heartbeat under Ray Tune, with trials
 that train nothing, beside plain Ray Tune with as many no-op function trials, reuse_actors and the
-same settings in the same run. Memory is what is added after the first tenth of the trials. Resume
+same settings in the same run. Time is that of planning and of the last nine tenths of the trials,
+for all of them; memory is what these add. Resume
 is from the study's file to the first job, all but one cohort's trials ended. Dispatch drives the
 queue by a virtual clock. DDP trains one student in kdscale's loop, under torchrun and in Ray Train;
 seconds are those of the loop's steps, the first epoch left out.
