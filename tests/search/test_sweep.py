@@ -15,6 +15,7 @@ from data.files import write_cifar
 from kdscale.errors import UserError
 from kdscale.records import TrialRecord
 from kdscale.search import Study, sweep
+from kdscale.search._cohort_size import chosen_size
 from kdscale.training import load_network, student_path
 
 from .here import Listener, numbers, swept_here
@@ -98,12 +99,12 @@ def test_what_a_cohort_costs_is_measured_where_it_trains(workers: int, tmp_path:
     outcome = sweep(study, listener)
     assert outcome.complete
     measured = listener.sizes[-1]
-    sizes = [row.size for row in measured.table]
-    assert sizes  # a slow machine ends before it has seen all, a very slow one after the first
-    assert sizes == [1, 2, 4, 8, 16][: len(sizes)]
-    assert all(row.step_seconds > 0 for row in measured.table)
-    assert measured.size > 0
-    assert measured.why.startswith("measured: ")
+    table = measured.table
+    assert table  # a slow machine ends before it has seen all, a very slow one after the first
+    assert [row.size for row in table] == [1, 2, 4, 8, 16][: len(table)]
+    assert all(row.step_seconds > 0 for row in table)
+    assert measured == chosen_size(table, 16, measured.memory_bytes, measured.resources)
+    assert outcome.ledger.cohort_size() == measured
     assert {len(trial.attempts) for trial in outcome.ledger.trials} == {1}
 
 
