@@ -42,7 +42,12 @@ _STUDY_ID = select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == bindparam
 _LEASE = select(_ATTRIBUTES.c.value_json).where(
     _ATTRIBUTES.c.study_id == bindparam("study"), _ATTRIBUTES.c.key == _KEY
 )
-_LEASE_LOCKED = _LEASE.with_for_update(read=True)
+_GUARD = (
+    select(_ATTRIBUTES.c.value_json)
+    .join(_STUDIES, _STUDIES.c.study_id == _ATTRIBUTES.c.study_id)
+    .where(_STUDIES.c.study_name == bindparam("name"), _ATTRIBUTES.c.key == _KEY)
+    .with_for_update(read=True, of=_ATTRIBUTES)
+)
 
 
 class NotTheWriterError(UserError):
@@ -165,7 +170,7 @@ class StudyLease:
         Raises:
             NotTheWriterError: If it does not.
         """
-        text = _read(connection, self._study_id(connection), lock=True)
+        text = connection.execute(_GUARD, {"name": self._study}).scalar()
         known = None if text is None else Lease.from_json(text)
         if known is None or self._lease is None or known.token != self._lease.token:
             who = "nobody" if known is None else _who(known)
@@ -254,9 +259,8 @@ class StudyLease:
         )
 
 
-def _read(connection: Connection, study_id: int | None, *, lock: bool = False) -> str | None:
-    query = _LEASE_LOCKED if lock else _LEASE
-    found: str | None = connection.execute(query, {"study": study_id}).scalar()
+def _read(connection: Connection, study_id: int | None) -> str | None:
+    found: str | None = connection.execute(_LEASE, {"study": study_id}).scalar()
     return found
 
 
