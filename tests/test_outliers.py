@@ -33,3 +33,16 @@ def test_who_has_no_trial_is_not_far_and_counts_for_nothing() -> None:
     effects = np.append(scores[:6].mean(axis=1), [1.0, 0.0])
     assert np.flatnonzero(far_below(scores, effects)).tolist() == [6]
     assert not far_below(np.full((2, 3), np.nan), np.zeros(2)).any()
+
+
+@pytest.mark.parametrize("configurations", [5, 6, 9, 16])
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_of_equal_configurations_hardly_any_is_far_worse(configurations: int, seeds: int) -> None:
+    scores = np.random.default_rng(0).normal(size=(3000, configurations, seeds))
+    found = [far_below(one, one.mean(axis=1)).any() for one in scores]
+    assert np.mean(found) < 0.012
+
+
+def test_of_four_none_is_far_worse() -> None:
+    scores = np.array([[70.0], [70.1], [70.2], [1.0]])
+    assert not far_below(scores, scores[:, 0]).any()

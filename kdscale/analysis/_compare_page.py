@@ -15,6 +15,7 @@ from kdscale.analysis._compare import StudyComparison
 from kdscale.analysis._compare_tables import comparison_tables
 from kdscale.analysis._compare_text import comparison_headline
 from kdscale.analysis._export import FORMATS, markdown_text, to_markdown
+from kdscale.analysis._notes import BAND_NOTE
 from kdscale.analysis._plots import COLOURED, Json, round_digits
 from kdscale.analysis._report import replace_file
 from kdscale.analysis._sheet import Sheet
@@ -35,7 +36,8 @@ _MOST_POINTS = 400
 _PAIR_NOTE = (
     "Paired by seed. The interval is that of a t test, whose p is adjusted for all pairs (Holm); "
     "beside it the bootstrap-t and Wilcoxon's signed ranks. ASO, almost stochastic order, bounds "
-    "the share by which the first fails to be better everywhere: below 0.2 it dominates."
+    "the share by which the first fails to be better everywhere: below 0.2 it dominates "
+    "(from 5 pairs on; fewer show nothing)."
 )
 
 
@@ -151,8 +153,8 @@ def _budget(comparison: StudyComparison, sheet: Sheet) -> str:
         + sheet.plot("budget", figures[unit], " tall", choices=figures)
         + sheet.table("equal_budget", _TITLES["equal_budget"])
         + _html.note(
-            "The best value to expect of a random choice of a study's trials, with 95% bootstrap "
-            "bands (Tang et al., 2020; Dodge et al., 2019). Of a model-based search the late "
+            "The best value to expect of a random choice of a study's trials (Tang et al., 2020; "
+            f"Dodge et al., 2019). {BAND_NOTE} Of a model-based search the late "
             "trials are better than random ones, which flatters it beside a random search. Trials "
             "that rungs stopped are not among the complete ones; by minutes they count."
         )
@@ -175,22 +177,26 @@ def budget_curves(comparison: StudyComparison, curves: dict[str, BudgetCurve]) -
         kept = sorted({*range(0, len(curve.budgets), step), len(curve.budgets) - 1})
         x = [round_digits(curve.budgets[index] / per) for index in kept]
         low, high, mean = (
-            [round_digits(ends[index]) for index in kept]
+            [round_digits(ends[index]) for index in kept if index < len(ends)]
             for ends in (curve.low, curve.high, curve.expected)
         )
         same = {"type": "scatter", "mode": "lines", "legendgroup": name}
-        data += [
-            same
-            | {
-                "x": [*x, *reversed(x)],
-                "y": [*high, *reversed(low)],
-                "fill": "toself",
-                "fillcolor": colour,
-                "opacity": 0.14,
-                "line": {"width": 0},
-                "hoverinfo": "skip",
-                "showlegend": False,
-            },
+        if low:
+            reached = x[: len(low)]
+            data.append(
+                same
+                | {
+                    "x": [*reached, *reversed(reached)],
+                    "y": [*high, *reversed(low)],
+                    "fill": "toself",
+                    "fillcolor": colour,
+                    "opacity": 0.14,
+                    "line": {"width": 0},
+                    "hoverinfo": "skip",
+                    "showlegend": False,
+                }
+            )
+        data.append(
             same
             | {
                 "name": html.escape(name),
@@ -199,8 +205,8 @@ def budget_curves(comparison: StudyComparison, curves: dict[str, BudgetCurve]) -
                 "line": {"color": colour, "width": 2},
                 "hovertemplate": f"{html.escape(name)}: %{{y}} at %{{x}}<extra></extra>",
                 "showlegend": True,
-            },
-        ]
+            }
+        )
     unit = _UNITS[next(iter(curves.values())).unit]
     metric = comparison.metric
     layout = {

@@ -117,13 +117,13 @@ def _pair_row(pair: MethodComparison, metric: MetricFormat) -> tuple[Cell, ...]:
         Cell(pair.verdict),
         number_cell(pair.p_adjusted, f"{pair.p_adjusted:.3f}"),
         number_cell(pair.wilcoxon_p, f"{pair.wilcoxon_p:.3f}"),
-        number_cell(pair.dominance, f"{pair.dominance:.2f}"),
+        number_cell(pair.dominance, NOTHING if pair.dominance is None else f"{pair.dominance:.2f}"),
         interval_cell(drawn, metric.signed_interval(drawn) if drawn else NOTHING),
     )
 
 
 def _budget_table(comparison: StudyComparison) -> Table:
-    """Returns first minus second expected best value at a quarter, half and all of a budget."""
+    """Returns first minus second expected best value: as far as there is a band, and at shares."""
     columns = (
         Column("first"),
         Column("second"),
@@ -134,12 +134,15 @@ def _budget_table(comparison: StudyComparison) -> Table:
     metric, rows = comparison.metric, []
     for one in comparison.gaps:
         most = len(one.gap.budgets)
-        for place in sorted({max(1, round(share * most)) - 1 for share in _SHARES}):
+        shown = {max(1, round(share * most)) for share in _SHARES} | {len(one.gap.low) or 1}
+        for place in (trials - 1 for trials in sorted(shown)):
             value = one.gap.difference[place]
             # The statistic counts what is better as positive; the table shows the metric itself.
             sign = 1.0 if comparison.goal == "maximize" else -1.0
-            low, high = sorted((sign * one.gap.low[place], sign * one.gap.high[place]))
-            known = Estimate(sign * value, most, low, high)
+            known = Estimate(sign * value, most)
+            if place < len(one.gap.low):
+                ends = sorted((sign * one.gap.low[place], sign * one.gap.high[place]))
+                known = Estimate(known.mean, most, *ends)
             rows.append(
                 (
                     Cell(one.first),

@@ -10,7 +10,7 @@ from kdscale.analysis._estimate import NOISE
 from kdscale.analysis._format import MetricFormat
 from kdscale.analysis._headline import Statement
 from kdscale.analysis._summary import cost, state_counts
-from kdscale.analysis.statistics import MethodComparison
+from kdscale.analysis.statistics import FEWEST_TO_SEARCH, MethodComparison
 
 _TEST = MetricFormat("test_accuracy")
 _MOST_PAIRS = 3
@@ -93,14 +93,18 @@ def _pair(pair: MethodComparison, metric: MetricFormat) -> str:
 def _budget(comparison: StudyComparison) -> str:
     told = []
     for one in comparison.gaps[:_MOST_PAIRS]:
-        value, low, high = (ends[-1] for ends in (one.gap.difference, one.gap.low, one.gap.high))
+        metric, gap = comparison.metric, one.gap
+        trials = len(gap.low) or (len(gap.budgets) + 1) // 2
+        value = gap.difference[trials - 1]
         word = "better" if value >= 0 else "worse"
-        metric = comparison.metric
-        verdict = f": {NOISE}" if low <= 0.0 <= high else ""
+        sure = f": with fewer than {FEWEST_TO_SEARCH} configurations nothing shows how sure that is"
+        if gap.low:
+            low, high = gap.low[-1], gap.high[-1]
+            sure = f" (95% band of better {metric.signed(low)} to {metric.signed(high)})"
+            sure += f": {NOISE}" if low <= 0.0 <= high else ""
         told.append(
-            f"after {fmt.count(round(one.gap.budgets[-1]), 'complete trial')} each, {one.first} is "
-            f"expected to have found a value {metric.distance(value)} {word} than {one.second} "
-            f"(95% band of better {metric.signed(low)} to {metric.signed(high)}){verdict}"
+            f"after {fmt.count(trials, 'complete trial')} each, {one.first} is expected to have "
+            f"found a value {metric.distance(value)} {word} than {one.second}{sure}"
         )
     if not told:
         return ""

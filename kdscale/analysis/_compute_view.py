@@ -10,7 +10,7 @@ from kdscale.analysis import _format as fmt
 from kdscale.analysis._compute import UNDISTILLED, ComputePoint
 from kdscale.analysis._format import NOTHING, MetricFormat
 from kdscale.analysis._plots import COLOURED, Json, round_digits
-from kdscale.analysis._tables import Cell, Column, Table, interval_cell, number_cell
+from kdscale.analysis._tables import Cell, Column, Table, interval_cell, number_cell, parameter_cell
 from kdscale.records import StudyRecord
 
 _LOG_RATIO = 1.5
@@ -37,7 +37,7 @@ def compute_table(study: StudyRecord, points: Sequence[ComputePoint]) -> Table:
     rows = tuple(
         (
             Cell(point.name, style="control" if point.name == UNDISTILLED else ""),
-            *(Cell(fmt.parameter(point.parameters.get(name))) for name in study.parameters),
+            *(parameter_cell(point.parameters.get(name)) for name in study.parameters),
             number_cell(point.seconds, f"{point.seconds:,.1f}"),
             *(_cost_cells(point) if timed else ()),
             number_cell(point.estimate.mean, metric.number(point.estimate.mean)),

@@ -126,6 +126,6 @@ def _titles(column: Column) -> list[str]:
 def _values(cell: Cell, column: Column) -> list[float | str]:
     if column.interval:
         return list(cell.ends) if cell.ends else ["", ""]
-    if column.numeric and isinstance(cell.key, (int, float)):
+    if (column.numeric or column.code) and isinstance(cell.key, (int, float)):
         return [cell.key]
     return ["" if cell.text == NOTHING else cell.text]

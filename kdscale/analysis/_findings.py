@@ -71,7 +71,8 @@ class Settlement:
 
     Attributes:
         rival: The nearest configuration that the best one cannot be told from.
-        gap: By how much the best one is ahead of it, as seen; never below 0.
+        gap: By how much the best one is ahead of it, as seen; negative where the other one has
+            fewer seeds and is ahead.
         seeds: Paired seeds that a difference of this size needs at 80% power, all members of the
             plateau compared at once; None above a million.
         shown: The difference that the seeds of the study show at 80% power, with the noise
@@ -113,8 +114,9 @@ class Findings:
 
     @cached_property
     def summaries(self) -> tuple[ConfigurationSummary, ...]:
-        """Every configuration, best first."""
-        return rank(summarise(self.study), self.study.goal)
+        """Every configuration, best first; the far worse ones last."""
+        ranked = rank(summarise(self.study), self.study.goal)
+        return tuple(sorted(ranked, key=lambda summary: summary.number in self.far_worse))
 
     @cached_property
     def best(self) -> ConfigurationSummary | None:
@@ -137,7 +139,9 @@ class Findings:
     def plateau(self) -> Plateau | None:
         """What can be told from the best; None without a complete trial."""
         level = plateau(self.alike)
-        return level and replace(level, worse=(*level.worse, *self.far_worse))
+        if level is None or level.known:
+            return level and replace(level, worse=(*level.worse, *self.far_worse))
+        return replace(level, members=(*level.members, *self.far_worse))  # nothing can be judged
 
     @cached_property
     def rivals(self) -> tuple[int, ...]:
@@ -189,7 +193,7 @@ class Findings:
         alpha = (1.0 - CONFIDENCE) / len(gaps)
         return Settlement(
             rival=rival,
-            gap=max(0.0, gaps[rival]),
+            gap=gaps[rival],
             seeds=seeds_needed(abs(gaps[rival]), sd, alpha=alpha) if sd else 2,
             shown=_shown(sd, best.n, (floor.residual or floor.within).df, alpha),
             n=best.n,

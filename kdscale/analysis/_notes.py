@@ -15,6 +15,11 @@ from kdscale.records import FinalEvaluation, StudyRecord
 
 _NORMAL_QUANTILE = 1.96
 
+BAND_NOTE = (
+    "The 95% band, of the jackknife over configurations, ends at as many trials as a quarter of "
+    "these: beyond, too much hangs on the very best ones."
+)
+
 
 def selection_note(study: StudyRecord) -> str:
     """Returns why the best validation value is too good; empty where nothing was chosen."""
@@ -40,7 +45,7 @@ def curse_note(findings: Findings) -> str:
         f"It is the best of {known.configurations + len(findings.far_worse)} means, and the best "
         "of several noisy numbers is on average better than what it measures. With that luck taken "
         f"off it is {metric.value(known.shrunk)} (95% interval {interval}; shrunk towards the mean "
-        f"of all{_but(findings)}: of their spread, {100.0 * known.kept:.0f}% is more than noise); "
+        f"of all{_but(findings)}, from which it keeps {100.0 * known.kept:.0f}% of its distance); "
         f"a bootstrap that repeats the choice says {metric.value(known.bootstrapped)}. The test "
         "set, which no choice has seen, is free of this luck."
     )
@@ -225,7 +230,8 @@ def warm_note(findings: Findings) -> str:
     names = fmt.listed([configuration_name(number) for number in range(study.first)])
     source = f"the best of {study.warm_start}" if study.warm_start else "given (search.first)"
     told = f"The search began with {names}, {source}"
-    if level is None or not level.worse + level.members[1:]:
+    trained = [] if level is None else [*level.members, *level.worse]
+    if level is None or not min(trained) < study.first <= max(trained):
         return f"{told}."
     given = [number for number in level.members if number < study.first]
     found = [number for number in level.members if number >= study.first]

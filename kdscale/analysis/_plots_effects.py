@@ -9,8 +9,11 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
+from scipy.special import stdtrit
+
 from kdscale.analysis import _format as fmt
 from kdscale.analysis._axis import Axis
+from kdscale.analysis._estimate import CONFIDENCE
 from kdscale.analysis._findings import Findings
 from kdscale.analysis._format import MetricFormat
 from kdscale.analysis._plots import Json, round_digits
@@ -72,8 +75,8 @@ def noise_half(findings: Findings, n: int) -> float | None:
     floor = findings.floor
     if floor is None or n < 1:
         return None
-    sd = floor.residual.sd if floor.residual is not None else floor.within.sd
-    return _NORMAL_QUANTILE * sd * math.sqrt(2.0 / n)
+    noise = floor.residual or floor.within
+    return float(stdtrit(noise.df, (1.0 + CONFIDENCE) / 2.0)) * noise.sd * math.sqrt(2.0 / n)
 
 
 def main_effect_figure(findings: Findings, line: Line) -> Json:
@@ -186,7 +189,7 @@ def effect_figure(told: Sequence[Effect]) -> Json:
 
 
 def budget_figure(findings: Findings, curve: BudgetCurve) -> Json:
-    """Returns the expected best value against the budget, with its band."""
+    """Returns the expected best value against the budget, with its band as far as it goes."""
     metric = MetricFormat(findings.study.metric)
     title = {"trials": "trials, each one run of a configuration under a seed"}
     axis = {
@@ -197,10 +200,12 @@ def budget_figure(findings: Findings, curve: BudgetCurve) -> Json:
     step = math.ceil(len(curve.budgets) / _MOST_DOTS)
     kept = sorted({*range(0, len(curve.budgets), step), len(curve.budgets) - 1})
     places = [curve.budgets[index] / unit for index in kept]
-    low, high, mean = (
-        [ends[index] for index in kept] for ends in (curve.low, curve.high, curve.expected)
+    mean = [curve.expected[index] for index in kept]
+    low, high = (
+        [ends[index] for index in kept if index < len(ends)] for ends in (curve.low, curve.high)
     )
-    data = [_band(places, low, high), _line(places, mean)]
+    band = [_band(places[: len(low)], low, high)] if low else []
+    data = [*band, _line(places, mean)]
     return {"data": data, "layout": {"xaxis": axis, "yaxis": _values(metric), "margin": _MARGIN}}
 
 

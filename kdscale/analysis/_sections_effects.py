@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kdscale.analysis import _format as fmt
 from kdscale.analysis import _html
 from kdscale.analysis._contents import sensitivity_name
-from kdscale.analysis._notes import effects_note, surface_note
+from kdscale.analysis._notes import BAND_NOTE, effects_note, surface_note
 from kdscale.analysis._plots_effects import (
     budget_figure,
     effect_figure,
@@ -93,9 +93,9 @@ def budget(page: Page) -> str:
         page.picker("budget", "Against", {unit: names[unit] for unit in curves})
         + page.plot("budget", curves[unit], choices=curves)
         + _html.note(
-            f"The best value to expect of a random choice of this study's trials, with a 95% "
-            f"bootstrap band (n = {fmt.count(trials, 'complete trial')}; Tang et al., 2020, and "
-            "Dodge et al., 2019). Where the curve is flat, a smaller search would have done. Of a "
+            f"The best value to expect of a random choice of this study's trials "
+            f"(n = {fmt.count(trials, 'complete trial')}; Tang et al., 2020, and Dodge et al., "
+            f"2019). {BAND_NOTE} Where the curve is flat, a smaller search would have done. Of a "
             "model-based search the late trials are better than random ones, and flatter it."
         )
     )

@@ -50,6 +50,11 @@ def _choice(findings: Findings) -> str:
     metric = MetricFormat(findings.study.metric)
     rival = configuration_name(settled.rival)
     nearest = "the nearest of them" if len(findings.rivals) > 1 else "the other one"
+    if settled.seeds is not None and round(settled.gap, metric.decimals) < 0:
+        return (
+            f"The missing seeds of {rival}, {nearest}: with those that it has, it is "
+            f"{metric.distance(settled.gap)} ahead of {best.name}."
+        )
     if settled.seeds is None or not round(settled.gap, metric.decimals):
         text = f"{best.name} and {rival}, {nearest}, are level: no number of seeds will part them."
     else:

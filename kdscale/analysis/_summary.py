@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kdscale.analysis._estimate import Difference, Estimate, Goal, estimate, paired_difference
+from kdscale.analysis.statistics import far_worse, results_of
 from kdscale.records import (
     RACED_OUT,
     FinalEvaluation,
@@ -116,9 +117,11 @@ def rank(summaries: Iterable[ConfigurationSummary], goal: Goal) -> tuple[Configu
 def candidates(study: StudyRecord) -> tuple[ConfigurationSummary, ...]:
     """Returns the configurations that can be called best, from best to worst.
 
-    They have as many seeds trained to the last epoch as any configuration of the study has.
+    They are not far worse than the rest, and have as many seeds trained to the last epoch as any
+    other of these has.
     """
-    ranked = rank(summarise(study), study.goal)
+    far = far_worse(results_of(study))
+    ranked = rank((one for one in summarise(study) if one.number not in far), study.goal)
     most = ranked[0].n if ranked else 0
     return tuple(summary for summary in ranked if summary.n == most) if most else ()
 
@@ -126,8 +129,8 @@ def candidates(study: StudyRecord) -> tuple[ConfigurationSummary, ...]:
 def best_configuration(study: StudyRecord) -> ConfigurationSummary | None:
     """Returns the best configuration, or None if no trial has trained to the last epoch.
 
-    It is the one with the best mean among those with the most seeds trained to the last epoch;
-    of equal ones that with the lower number.
+    It is the one with the best mean among its `candidates`; of equal ones that with the lower
+    number.
     """
     return next(iter(candidates(study)), None)
 

@@ -89,6 +89,12 @@ def number_cell(value: float | None, text: str) -> Cell:
     return Cell(text, value)
 
 
+def parameter_cell(value: Value | None) -> Cell:
+    """Returns a cell for a hyperparameter's value, unrounded where it is a number."""
+    key = str(value) if isinstance(value, bool) else value
+    return Cell(fmt.parameter(value), key)
+
+
 def interval_cell(known: Estimate | None, text: str) -> Cell:
     """Returns a cell for the estimate's interval; a dash where there is none."""
     if known is None or known.low is None or known.high is None:
@@ -208,7 +214,7 @@ def trial_table(study: StudyRecord, links: Mapping[str, str] | None = None) -> T
             number_cell(trial.value, metric.number(trial.value)),
             number_cell(len(trial.history), str(len(trial.history))),
             Cell(trial.reason, trial.reason or None, style="reason"),
-            *(_parameter_cell(trial.parameters.get(name)) for name in study.parameters),
+            *(parameter_cell(trial.parameters.get(name)) for name in study.parameters),
             number_cell(trial.seed, str(trial.seed)),
             number_cell(trial.attempt, str(trial.attempt)),
             *([Cell(earlier_attempts(trial), style="reason")] if again else []),
@@ -245,7 +251,7 @@ def _configuration_row(
         mean,
         *others,
         standing,
-        *(_parameter_cell(summary.parameters.get(name)) for name in study.parameters),
+        *(parameter_cell(summary.parameters.get(name)) for name in study.parameters),
         *(Cell(fmt.seeds(seeds), len(seeds)) for seeds in (summary.pruned, summary.failed)),
     )
 
@@ -269,11 +275,6 @@ def _seed_cells(trials: Sequence[TrialRecord]) -> list[Cell]:
         for state in ("pruned", "failed")
     }
     return [Cell(fmt.seeds(seeds), len(seeds)) for seeds in groups.values()]
-
-
-def _parameter_cell(value: Value | None) -> Cell:
-    key = value if isinstance(value, str) or value is None else float(value)
-    return Cell(fmt.parameter(value), key)
 
 
 def _is_numeric(study: StudyRecord, name: str) -> bool:

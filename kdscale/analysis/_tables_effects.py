@@ -53,7 +53,7 @@ def difference_table(findings: Findings) -> Table:
         elif summary.number in findings.far_worse and best is not None:
             distance = known.mean - findings.estimates[best].mean
             cells += [number_cell(distance, metric.signed(distance)), Cell(NOTHING), Cell(NOTHING)]
-            cells += [Cell("far worse", style="verdict")]
+            cells += [Cell("far worse" if findings.floor else NOTHING, style="verdict")]
         else:
             cells += _difference_cells(findings.to_best.get(summary.number), findings, metric)
         if undistilled:

@@ -20,7 +20,7 @@ from kdscale.analysis._summary import (
     cost,
     state_counts,
 )
-from kdscale.analysis._tables import Cell, Column, Table, interval_cell, number_cell
+from kdscale.analysis._tables import Cell, Column, Table, interval_cell, number_cell, parameter_cell
 from kdscale.analysis.statistics import Regret, Regrets, regrets
 from kdscale.records import StudyRecord
 
@@ -240,12 +240,8 @@ class TaskContents:
         return {_key(values): number for number, values in results.parameters.items()}
 
     def _setting(self, row: Regret, found: Regrets) -> list[Cell]:
-        values = [row.parameters.get(name) for name in _names(found)]
-        cells = [number_cell(row.configuration, configuration_name(row.configuration))]
-        for value in values:
-            key = value if isinstance(value, int | float | str) else None
-            cells.append(Cell(fmt.parameter(value), key))
-        return cells
+        cells = [parameter_cell(row.parameters.get(name)) for name in _names(found)]
+        return [number_cell(row.configuration, configuration_name(row.configuration)), *cells]
 
 
 def tasks_headline(whole: TaskStudies) -> tuple[Statement, ...]:

@@ -9,7 +9,10 @@ from scipy import stats
 
 from kdscale.analysis._axis import Axis
 from kdscale.analysis._findings import Findings, _shown
-from kdscale.analysis._notes import curse_note, difference_note, noise_note
+from kdscale.analysis._headline import headline
+from kdscale.analysis._notes import curse_note, difference_note, noise_note, warm_note
+from kdscale.analysis._plots_effects import noise_half
+from kdscale.analysis._settle import next_step
 from kdscale.analysis._tables_effects import difference_table
 from kdscale.records import StudyRecord
 
@@ -61,6 +64,66 @@ def test_a_collapsed_configuration_is_worse_and_says_nothing_of_the_noise() -> N
     assert f"Left out, here and where differences are judged: c{last:03d}" in noise_note(findings)
     assert "the mean of all but 1 far worse than the rest" in curse_note(findings)
     assert "from all configurations but 1 far worse than the rest" in difference_note(findings)
+
+
+def cells(values: list[list[float | None]]) -> StudyRecord:
+    """Returns a study of one configuration a row and one seed a column; None has failed."""
+    trials = [
+        trial(len(values[0]) * number + seed, number, seed, value, "done" if value else "failed")
+        for number, row in enumerate(values)
+        for seed, value in enumerate(row)
+    ]
+    return study(trials, parameters=("alpha",), seeds=tuple(range(len(values[0]))))
+
+
+def test_a_collapsed_configuration_with_the_most_seeds_is_not_the_best() -> None:
+    rows: list[list[float | None]] = [[70.0 + 0.1 * k, 70.3 - 0.1 * k, None] for k in range(5)]
+    findings = Findings(cells([*rows, [10.0, 12.0, 8.0]]))
+    assert findings.far_worse == (5,)
+    assert findings.best is not None
+    assert findings.best.number == 0
+    assert findings.summaries[-1].number == 5
+    assert 5 not in findings.to_best
+    assert any("Configuration c000" in one.text for one in headline(findings.study))
+
+
+def test_one_seed_judges_nothing() -> None:
+    rows: list[list[float | None]] = [[value] for value in (70.2, 70.6, 70.2, 70.5, 70.6, 1.0)]
+    findings = Findings(cells(rows))
+    assert findings.far_worse == (5,)
+    assert findings.plateau is not None
+    assert not findings.plateau.worse
+    assert len(findings.plateau.members) == 6
+    last = {row[0].key: row for row in difference_table(findings).rows}[5]
+    assert "far worse" not in [cell.text for cell in last]
+
+
+def test_one_that_is_ahead_with_fewer_seeds_is_not_level() -> None:
+    findings = Findings(cells([[70.0, 71.0, 70.2], [71.5, 72.0, None], [66.0, 67.0, 66.3]]))
+    assert findings.settlement is not None
+    assert findings.settlement.gap == pytest.approx(-1.27, abs=0.05)
+    said = next_step(findings)
+    assert said.startswith("The missing seeds of c001, the other one: with those that it has, it")
+    assert "ahead of c000" in said
+    assert "level" not in said
+
+
+def test_the_band_of_the_noise_knows_how_little_seeds_say() -> None:
+    findings = Findings(simulate(3, 2, design="oat"))
+    floor = findings.floor
+    assert floor is not None
+    noise = floor.residual or floor.within
+    wanted = stats.t.ppf(0.975, noise.df) * noise.sd
+    assert noise_half(findings, 2) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("gone", [range(3, 5), range(3)])
+def test_what_one_side_alone_has_does_not_say_whether_a_start_helped(gone: range) -> None:
+    values: list[list[float | None]] = [[71.0, 71.5], [68.0, 68.3], [65.0, 65.2]]
+    values += [[71.2, 71.1], [60.0, 60.1]]
+    rows = [[None, None] if number in gone else row for number, row in enumerate(values)]
+    assert "help" not in warm_note(Findings(replace(cells(rows), first=3)))
+    assert "help" in warm_note(Findings(replace(cells(values), first=3)))
 
 
 def test_what_would_settle_it() -> None:

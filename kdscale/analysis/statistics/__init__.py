@@ -13,6 +13,7 @@ from kdscale.analysis.statistics._audit_table import (
     shipped_tables,
 )
 from kdscale.analysis.statistics._budget import (
+    FEWEST_TO_SEARCH,
     BudgetCurve,
     BudgetGap,
     at_equal_budget,
@@ -48,6 +49,7 @@ from kdscale.analysis.statistics._surface import Line, Surface, Surrogate
 from kdscale.racing import Race
 
 __all__ = [
+    "FEWEST_TO_SEARCH",
     "MEASURES",
     "NO_EFFECT",
     "Audit",

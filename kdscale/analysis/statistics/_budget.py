@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import gammaln
+from numpy.typing import NDArray
+from scipy.special import gammaln, stdtrit
 
 from kdscale.analysis._estimate import CONFIDENCE
 from kdscale.analysis.statistics._results import Array, Results
 
-_RESAMPLES = 500
+_ORDERS = 2000
+_MOST_GROUPS = 40
+_REACH = 4
+"""Configurations behind each trial of the largest budget that has a band."""
+
+FEWEST_TO_SEARCH = 8
+"""Configurations that a band needs: fewer say little of how they vary."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,9 @@ class BudgetCurve:
         unit: ``trials`` or ``seconds``.
         budgets: Budgets, rising.
         expected: Expected best value at each one.
-        low: Lower end of the 95% bootstrap band, budget by budget.
+        low: Lower end of the 95% band, budget by budget, for as many trials as a quarter of the
+            configurations: beyond it too much hangs on the very best ones. Empty for fewer than 8
+            configurations.
         high: Upper end.
         trials: Trials behind the curve.
     """
@@ -45,7 +54,8 @@ class BudgetGap:
         unit: ``trials``.
         budgets: Budgets that both curves reach.
         difference: First minus second expected best value, better being positive.
-        low: Lower end of the 95% bootstrap band, budget by budget.
+        low: Lower end of the 95% band, as in `BudgetCurve`; empty where either search
+            has fewer than 8 configurations.
         high: Upper end.
     """
 
@@ -71,23 +81,24 @@ def expected_best(values: Sequence[float] | Array, *, unbiased: bool = True) -> 
     return np.asarray(_order_weights(len(ordered), unbiased) @ ordered)
 
 
-def budget_in_trials(results: Results, *, rng: int = 0) -> BudgetCurve | None:
+def budget_in_trials(results: Results) -> BudgetCurve | None:
     """Returns the expected best value of as many complete trials, or None without one.
 
     Args:
         results: The trials. Every trial counts as one run of a configuration under a seed.
-        rng: Seed of the bootstrap.
 
-    Source: `expected_best`; the band is a percentile bootstrap over trials.
+    Source: `expected_best`; the band is that of the jackknife over configurations with all of
+    their seeds, which are no independent trials. Its variance is too large rather than too small
+    (Efron and Stein, Annals of Statistics 9, 1981).
     """
-    scores = _scores(results)
-    if not len(scores):
+    trials = _Trials(results.complete)
+    n = len(trials.scores)
+    if not n:
         return None
-    n = len(scores)
-    draw = np.random.default_rng(rng)
-    curves = np.array([expected_best(draw.choice(scores, n)) for _ in range(_RESAMPLES)])
+    curves = [expected_best(trials.scores[kept]) for kept in trials.without_a_group()]
     budgets = tuple(float(number) for number in range(1, n + 1))
-    return _curve(results, "trials", budgets, expected_best(scores), curves, n)
+    expected = expected_best(trials.scores)
+    return _curve(results, "trials", budgets, expected, curves, trials.reach, n)
 
 
 def budget_in_seconds(
@@ -105,52 +116,67 @@ def budget_in_seconds(
         rng: Seed of the orders.
 
     Source: Dodge et al., EMNLP 2019, section 3.2, budgets in time; by simulation, since trials
-    differ in cost. Each order is of a bootstrap sample, of which the band takes percentiles of
-    averages over orders.
+    differ in cost. The band is that of `budget_in_trials`.
     """
     if not results.complete.rows:
         return None
-    value, cost = _priced(results)
-    draw = np.random.default_rng(rng)
-    wanted = np.asarray(budgets, dtype=float)
-    expected = _within(value, cost, wanted, draw, 4 * _RESAMPLES)
-    chosen = [draw.integers(len(value), size=len(value)) for _ in range(_RESAMPLES // 2)]
-    curves = np.array([_within(value[c], cost[c], wanted, draw, 50) for c in chosen])
+    trials = _Trials(results)
+    scores, n = trials.scores, len(trials.scores)
+    worst = scores[np.isfinite(scores)].min()
+    scores = np.where(np.isfinite(scores), scores, worst)
+    orders = np.random.default_rng(rng).permuted(np.tile(np.arange(n), (_ORDERS, 1)), axis=1)
+
+    def within(order: NDArray[np.int64]) -> Array:
+        best = np.maximum.accumulate(scores[order], axis=1)
+        spent = trials.costs[order].cumsum(axis=1)
+        found = np.empty(len(budgets))
+        for place, budget in enumerate(budgets):
+            done = (spent <= budget + 1e-9).sum(axis=1)
+            reached = best[np.arange(len(order)), np.maximum(done - 1, 0)]
+            found[place] = np.where(done > 0, reached, worst).mean()
+        return found
+
+    # Without a group the others run in the same orders: chance has no part in the differences.
+    curves = [
+        within(orders[kept[orders]].reshape(_ORDERS, -1)) for kept in trials.without_a_group()
+    ]
     rising = tuple(float(budget) for budget in budgets)
-    return _curve(results, "seconds", rising, expected, curves, len(results.rows))
+    reached = trials.costs.sum() * trials.reach / n
+    length = sum(budget <= reached for budget in rising)
+    return _curve(results, "seconds", rising, within(orders), curves, length, n)
 
 
-def at_equal_budget(first: Results, second: Results, *, rng: int = 0) -> BudgetGap | None:
+def at_equal_budget(first: Results, second: Results) -> BudgetGap | None:
     """Returns one search minus another at equal numbers of trials, or None if one has none.
 
     Args:
         first: Trials of one method.
         second: Trials of the other, with the same goal.
-        rng: Seed of the bootstrap.
 
-    Source: Tang et al., ACL 2020, section 4: comparisons at equal budget, by bootstrap over trials.
+    Source: Tang et al., ACL 2020, section 4: comparisons at equal budget; the band as in
+    `budget_in_trials`, with the smaller of both degrees of freedom.
     """
     if first.goal != second.goal:
         raise ValueError(f"both must have one goal, but have {first.goal} and {second.goal}")
-    one, two = _scores(first), _scores(second)
-    most = min(len(one), len(two))
-    if not most:
+    one, two = budget_in_trials(first), budget_in_trials(second)
+    if one is None or two is None:
         return None
-    draw = np.random.default_rng(rng)
-    gaps = np.array(
-        [
-            expected_best(draw.choice(one, len(one)))[:most]
-            - expected_best(draw.choice(two, len(two)))[:most]
-            for _ in range(_RESAMPLES)
-        ]
-    )
-    low, high = _band(gaps)
-    seen = expected_best(one)[:most] - expected_best(two)[:most]
+    most = min(one.trials, two.trials)
     budgets = tuple(float(number) for number in range(1, most + 1))
-    return BudgetGap("trials", budgets, tuple(seen.tolist()), low, high)
+    sign = first.sign
+    known = list(zip(one.expected, two.expected, strict=False))
+    seen = [sign * (a - b) for a, b in known]
+    # Half widths that hold quantile times error, of which the larger quantile stands for both.
+    halves = [
+        math.hypot((b - a) / 2.0, (d - c) / 2.0)
+        for a, b, c, d in zip(one.low, one.high, two.low, two.high, strict=False)
+    ]
+    low = tuple(gap - half for gap, half in zip(seen, halves, strict=False))
+    high = tuple(gap + half for gap, half in zip(seen, halves, strict=False))
+    return BudgetGap("trials", budgets, tuple(seen), low, high)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _order_weights(n: int, unbiased: bool) -> Array:
     """Returns [k - 1, i]: the chance that the i-th smallest of n is the largest of k."""
     k = np.arange(1, n + 1)[:, None]
@@ -164,33 +190,41 @@ def _order_weights(n: int, unbiased: bool) -> Array:
     return np.asarray(np.where(rank >= k, np.exp(above - whole), 0.0))
 
 
-def _scores(results: Results) -> Array:
-    return np.sort(np.array([results.sign * row.value for row in results.complete.rows]))
+class _Trials:
+    """Trials in an order that is a function of values and costs alone, and who belongs together.
 
+    Attributes:
+        scores: [n] Values, better being larger; -inf of a trial without one.
+        costs: [n] Seconds of training.
+    """
 
-def _priced(results: Results) -> tuple[Array, Array]:
-    """Returns value and cost of every trial, in an order that is a function of these alone."""
-    rows = sorted(
-        (results.sign * row.value if row.complete else -math.inf, row.cost_seconds)
-        for row in results.rows
-    )
-    return np.array([value for value, _ in rows]), np.array([cost for _, cost in rows])
+    def __init__(self, results: Results) -> None:
+        rows = sorted(
+            (
+                (results.sign * row.value if row.complete else -math.inf, row.cost_seconds, row)
+                for row in results.rows
+            ),
+            key=lambda known: (known[0], known[1], known[2].configuration),
+        )
+        self.scores = np.array([score for score, _, _ in rows])
+        self.costs = np.array([cost for _, cost, _ in rows])
+        first: dict[int, int] = {}
+        for _, _, row in rows:
+            first.setdefault(row.configuration, len(first))
+        self._members = np.array([first[row.configuration] for _, _, row in rows])
+        self._configurations = len(first)
 
+    @property
+    def reach(self) -> int:
+        """The most trials that there is a band for."""
+        return self._configurations // _REACH
 
-def _within(
-    value: Array, cost: Array, budgets: Array, draw: np.random.Generator, orders: int
-) -> Array:
-    """Returns the mean over random orders of the best value within each budget."""
-    floor = value[np.isfinite(value)].min() if np.isfinite(value).any() else 0.0
-    order = draw.permuted(np.tile(np.arange(len(value)), (orders, 1)), axis=1)
-    best = np.maximum.accumulate(np.where(np.isfinite(value), value, floor)[order], axis=1)
-    spent = cost[order].cumsum(axis=1)
-    total = np.zeros(len(budgets))
-    for place, budget in enumerate(budgets):
-        done = (spent <= budget + 1e-9).sum(axis=1)
-        rows = np.arange(orders)
-        total[place] = np.where(done > 0, best[rows, np.maximum(done - 1, 0)], floor).mean()
-    return total
+    def without_a_group(self) -> list[NDArray[np.bool_]]:
+        """Returns [n] who is left, for each group of configurations; none where these are few."""
+        if self._configurations < FEWEST_TO_SEARCH:
+            return []
+        groups = min(self._configurations, _MOST_GROUPS)
+        return [self._members % groups != group for group in range(groups)]
 
 
 def _curve(
@@ -198,17 +232,28 @@ def _curve(
     unit: str,
     budgets: tuple[float, ...],
     expected: Array,
-    curves: Array,
+    curves: Sequence[Array],
+    length: int,
     trials: int,
 ) -> BudgetCurve:
-    low, high = _band(curves)
-    if results.sign < 0.0:
-        low, high = tuple(-end for end in high), tuple(-end for end in low)
-    means = tuple((results.sign * expected).tolist())
-    return BudgetCurve(unit, budgets, means, low, high, trials)
+    half = _half_width(curves, length)
+    means = results.sign * expected
+    low, high = means[: len(half)] - half, means[: len(half)] + half
+    return BudgetCurve(
+        unit,
+        budgets,
+        tuple(means.tolist()),
+        tuple(low.tolist()),
+        tuple(high.tolist()),
+        trials,
+    )
 
 
-def _band(curves: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = np.quantile(curves, (tail, 1.0 - tail), axis=0)
-    return tuple(low.tolist()), tuple(high.tolist())
+def _half_width(curves: Sequence[Array], length: int) -> Array:
+    """Returns half the jackknife's interval at the first budgets, of curves without a group."""
+    if not curves:
+        return np.empty(0)
+    groups, length = len(curves), min(length, *map(len, curves))
+    kept = np.array([curve[:length] for curve in curves])
+    error = np.sqrt((groups - 1) / groups * ((kept - kept.mean(axis=0)) ** 2).sum(axis=0))
+    return np.asarray(stdtrit(groups - 1, (1.0 + CONFIDENCE) / 2.0) * error)

@@ -10,6 +10,7 @@ import numpy as np
 
 from kdscale.analysis._estimate import CONFIDENCE, Estimate
 from kdscale.analysis.statistics._additive import additive_fit
+from kdscale.analysis.statistics._far_out import far_worse, without
 from kdscale.analysis.statistics._plateau import plateau
 from kdscale.analysis.statistics._results import Results
 from kdscale.records import Value
@@ -70,7 +71,8 @@ def regrets(tasks: Mapping[str, Results]) -> Regrets | None:
 
     A configuration's regret on a task is the best mean there less its own, in the metric's unit,
     among the configurations that all tasks have. Configurations are the same where their
-    hyperparameters are. All intervals of all tasks hold together with 95% probability.
+    hyperparameters are. All intervals of all tasks hold together with 95% probability; that of a
+    configuration far worse than the rest of a task, whose noise is another, has none there.
 
     Args:
         tasks: Task -> its trials; only complete ones count, and all tasks have one goal.
@@ -89,18 +91,27 @@ def regrets(tasks: Mapping[str, Results]) -> Regrets | None:
         return None
     error_rate = (1.0 - CONFIDENCE) / len(tasks)
     found: dict[Setting, dict[str, Estimate]] = {setting: {} for setting in shared}
+    far: set[Setting] = set()
     for task, results in tasks.items():
-        of_task = _of_task(results, {numbers[task][setting] for setting in shared}, error_rate)
+        of_task, far_off = _of_task(
+            results, {numbers[task][setting] for setting in shared}, error_rate
+        )
         for setting in shared:
             found[setting][task] = of_task[numbers[task][setting]]
+            if numbers[task][setting] in far_off:
+                far.add(setting)
     first = numbers[next(iter(tasks))]
     rows = [_row(first[setting], setting, by_task) for setting, by_task in found.items()]
     rows.sort(key=_order)
-    least = min(row.high for row in rows)
+    least, out = min(row.high for row in rows), {first[setting] for setting in far}
     return Regrets(
         tasks=tuple(tasks),
         rows=tuple(rows),
-        candidates=tuple(row.configuration for row in rows if row.low <= least),
+        candidates=tuple(
+            row.configuration
+            for row in rows
+            if row is rows[0] or (row.low <= least and row.configuration not in out)
+        ),
         left_out=len(every) - len(shared),
     )
 
@@ -111,20 +122,31 @@ def _numbers(results: Results) -> dict[Setting, int]:
     return {tuple(sorted(results.parameters[number].items())): number for number in complete}
 
 
-def _of_task(results: Results, numbers: set[int], error_rate: float) -> dict[int, Estimate]:
-    """Returns the regrets on one task, among some of its configurations."""
+def _of_task(
+    results: Results, numbers: set[int], error_rate: float
+) -> tuple[dict[int, Estimate], tuple[int, ...]]:
+    """Returns the regrets on one task, among some of its configurations, and which are far off."""
     own = replace(results, rows=tuple(r for r in results.rows if r.configuration in numbers))
-    layout = own.layout
-    score = np.round(own.sign * additive_fit(layout).effects, _DIGITS)
-    known = plateau(own, error_rate=error_rate)
+    far = far_worse(own)
+    layout, alike = own.layout, without(own, far)
+    known = plateau(alike, error_rate=error_rate)
     assert known is not None, "a setting that tasks share has a complete trial on each"
+    score = _scores(own) | _scores(alike)
+    best = max(score[number] for number in known.margins)
     found = {}
     for row, number in enumerate(layout.configurations):
-        mean, n = float(score.max() - score[row]), int(layout.counts[row])
-        low, high = (max(0.0, -end) for end in reversed(known.margins[number]))
+        mean, n = best - score[number], int(layout.counts[row])
+        margin = known.margins.get(number, (-math.inf, math.inf))
+        low, high = (max(0.0, -end) for end in reversed(margin))
         bounded = known.known and math.isfinite(high)
         found[number] = Estimate(mean, n, low, high) if bounded else Estimate(mean, n)
-    return found
+    return found, far if known.known else ()
+
+
+def _scores(results: Results) -> dict[int, float]:
+    layout = results.layout
+    score = np.round(results.sign * additive_fit(layout).effects, _DIGITS)
+    return dict(zip(layout.configurations, score.tolist(), strict=True))
 
 
 def _row(number: int, setting: Setting, by_task: Mapping[str, Estimate]) -> Regret:

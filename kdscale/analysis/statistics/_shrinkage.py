@@ -28,7 +28,8 @@ class BestValue:
             noise explains of their spread. None for fewer than 4 configurations.
         low: Lower end of the 95% interval about `shrunk`; it holds after the choice.
         high: Upper end.
-        kept: How much of its distance from the grand mean is kept: 0 (all is noise) to 1.
+        kept: How much of its distance from the grand mean is kept: from 2 / (configurations - 1),
+            where the spread may all be noise, to 1.
         bootstrapped: The mean less the optimism of choosing the best in simulated repetitions of
             the study: a check on `shrunk` that does not assume the configurations alike.
         configurations: How many means it is the best of.

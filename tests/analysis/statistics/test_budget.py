@@ -48,12 +48,16 @@ def test_the_ends_are_mean_and_maximum() -> None:
     assert (np.diff(curve) >= -1e-12).all()
 
 
-def test_in_trials_the_band_holds_the_curve() -> None:
+def test_in_trials_the_band_ends_at_a_quarter_of_the_configurations() -> None:
     curve = budget_in_trials(search(np.random.default_rng(0).normal(70, 1, 30).tolist()))
     assert curve is not None
     assert (curve.unit, curve.trials, curve.budgets[-1]) == ("trials", 30, 30.0)
-    for low, mean, high in list(zip(curve.low, curve.expected, curve.high, strict=True))[:10]:
-        assert low <= mean <= high
+    assert len(curve.low) == len(curve.high) == 7
+    for low, mean, high in zip(curve.low, curve.expected, curve.high, strict=False):
+        assert low < mean < high
+    few = budget_in_trials(search([70.0, 71.0, 72.0, 73.0, 74.0, 75.0, 76.0]))
+    assert few is not None
+    assert (few.low, few.high) == ((), ())
     assert budget_in_trials(Results((), "maximize")) is None
 
 
@@ -83,7 +87,6 @@ def test_lower_may_be_better() -> None:
     curve = budget_in_trials(search(values, goal="minimize"))
     assert curve is not None
     assert curve.expected == pytest.approx((2.0, 4 / 3, 1.0))
-    assert curve.low[0] <= curve.high[0]
     seconds = budget_in_seconds(search(values, goal="minimize"), [30.0])
     assert seconds is not None
     assert seconds.expected == (1.0,)
@@ -95,7 +98,8 @@ def test_methods_at_equal_budget() -> None:
     gap = at_equal_budget(one, two)
     assert gap is not None
     assert len(gap.budgets) == 20
-    assert gap.low[4] > 0.0
+    assert len(gap.low) == len(gap.high) == 5
+    assert gap.low[3] > 0.0
     same = at_equal_budget(one, one)
     assert same is not None
     assert same.difference == (0.0,) * 20
@@ -109,3 +113,36 @@ def test_order_and_names_do_not_matter() -> None:
     other = mapped(whole, lambda row: replace(row, configuration=100 - row.configuration))
     assert budget_in_trials(other) == budget_in_trials(whole)
     assert budget_in_seconds(other, [10.0, 50.0]) == budget_in_seconds(whole, [10.0, 50.0])
+
+
+@pytest.mark.parametrize(("configurations", "seeds"), [(8, 3), (16, 5), (32, 1)])
+def test_equal_searches_are_seldom_told_apart(configurations: int, seeds: int) -> None:
+    draw = np.random.default_rng(0)
+
+    def drawn() -> Results:
+        means = draw.normal(70.0, 1.0, configurations)
+        values = means[:, None] + draw.normal(0.0, 0.2, (configurations, seeds))
+        rows = [
+            Result(number, seed, {}, float(value))
+            for (number, seed), value in np.ndenumerate(values)
+        ]
+        return Results(tuple(rows), "maximize")
+
+    claims = 0
+    for _ in range(200):
+        gap = at_equal_budget(drawn(), drawn())
+        assert gap is not None
+        claims += gap.low[-1] > 0.0 or gap.high[-1] < 0.0
+    assert claims <= 16  # 8% of 200; 5% are meant
+
+
+def test_the_band_of_seconds_is_that_of_trials_where_costs_are_equal() -> None:
+    values = np.random.default_rng(3).normal(70, 1, 16).tolist()
+    trials = budget_in_trials(search(values))
+    seconds = budget_in_seconds(search(values), [10.0, 20.0, 30.0, 40.0, 160.0])
+    assert trials is not None
+    assert seconds is not None
+    assert len(seconds.low) == 4
+    for place in range(4):
+        width = trials.high[place] - trials.low[place]
+        assert seconds.high[place] - seconds.low[place] == pytest.approx(width, rel=0.15)

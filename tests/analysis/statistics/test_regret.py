@@ -159,3 +159,22 @@ def test_the_intervals_of_all_tasks_hold_together() -> None:
             if known.low is not None and known.high is not None
         )
     assert missed / 200 <= 0.05 + 2 * float(np.sqrt(0.05 * 0.95 / 200))
+
+
+def test_one_that_collapses_leaves_the_others_their_intervals() -> None:
+    rng = np.random.default_rng(0)
+    means = [74.0, 73.0, 72.5, 72.0, 71.0]
+    calm = np.array(means)[:, None] + rng.normal(0, 0.1, (5, 3))
+    tasks = {name: table(calm + shift) for name, shift in (("a", 0.0), ("b", -9.0))}
+    wild = {
+        name: table(np.vstack([calm + shift, [5.0, 30.0, 60.0]]))
+        for name, shift in (("a", 0.0), ("b", -9.0))
+    }
+    alone, found = regrets(tasks), regrets(wild)
+    assert alone is not None
+    assert found is not None
+    assert found.candidates == alone.candidates == (0,)
+    assert found.best == alone.best
+    assert found.rows[-1].configuration == 5
+    assert found.rows[-1].worst.low is None
+    assert found.rows[-1].high == math.inf
