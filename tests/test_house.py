@@ -198,7 +198,7 @@ def test_one_part_alone_knows(library: str) -> None:
     ("module", "wanted"),
     [
         ("_searcher", ["call"]),
-        ("_scheduler", ["call", "call"]),
+        ("_scheduler", ["call", "call", "call"]),
         ("_lane", ["call"]),
         ("_places", ["call", "call", "typing"]),
         ("_nodes", ["module", "module"]),

@@ -62,8 +62,12 @@ def reason_of(error: BaseException | None) -> AttemptReason:
     )
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+    from kdscale.search._scheduler import LaneGoneError
+
     if isinstance(error, WorkerHealthCheckFailedError):
         return reason_of(error.health_check_failure)
+    if isinstance(error, LaneGoneError):
+        return reason_of(error.cause)
     if isinstance(error, RayActorError) and error.preempted:
         return "preempted"
     if isinstance(getattr(error, "cause", error), LaneEndedError):

@@ -8,6 +8,10 @@ asks Ray Tune for it again. Nor does anyone read what its callback for progress 
 Of actors that have nothing to do it keeps one. Lanes often wait for each other, at a rung or for
 the next generation of a search, and would then have to start anew, with torch, data and teacher.
 After two minutes they go all the same: an autoscaler may want their nodes.
+
+Of errors that are not an actor's own it knows the actor's death alone, and ends everything with
+any other, as when Ray itself kills an actor because its node runs out of memory. Here each of them
+is that actor's death.
 """
 
 from __future__ import annotations
@@ -15,12 +19,25 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 
 _HOLDERS = ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache")
 _ALL = 1_000_000  # more than there are ever lanes
 _IDLE_SECONDS = 120.0
+
+
+class LaneGoneError(RayActorError):  # type: ignore[misc]  # Ray has no types
+    """A lane's actor that Ray has ended.
+
+    Attributes:
+        cause: Ray's own error.
+    """
+
+    def __init__(self, cause: RayError) -> None:
+        super().__init__(error_msg=str(cause))
+        self.cause = cause
 
 
 class LaneScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
@@ -34,10 +51,14 @@ class LaneScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
         super().__init__()
         self._idle_seconds = idle_seconds
         self._all_busy = 0.0
+        self._began = False
         self._kept: Any = None  # what all cohorts ask for, while their actors are kept
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Makes Ray Tune keep actors that have nothing to do."""
+        """Makes Ray Tune keep actors that have nothing to do, and take all of their deaths."""
+        if not self._began:
+            self._began = True
+            take_all_deaths(_controller(tune_controller)._actor_manager)
         if self._kept is None:
             self._kept = trial.placement_group_factory
             self._all_busy = time.monotonic()
@@ -71,6 +92,17 @@ class NoProgress(TrialProgressCallback):  # type: ignore[misc]  # Ray has no typ
 
     def on_trial_error(self, *args: Any, **info: Any) -> None:
         """Does nothing."""
+
+
+def take_all_deaths(manager: Any) -> None:
+    """Makes Ray Tune's manager of actors take every error of Ray itself for an actor's death."""
+    failed = manager._actor_task_failed
+
+    def failed_anyhow(task: Any, error: Exception) -> None:
+        known = not isinstance(error, RayError) or isinstance(error, RayActorError | RayTaskError)
+        failed(task, error if known else LaneGoneError(error))
+
+    manager._actor_task_failed = failed_anyhow
 
 
 def _controller(given: Any) -> Any:

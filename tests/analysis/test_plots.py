@@ -143,9 +143,18 @@ def test_curves_and_surfaces_lie_where_the_values_are() -> None:
 
 
 def test_budgets_are_in_trials_and_in_minutes() -> None:
-    findings = Findings(simulate(6, 2))
+    findings = Findings(simulate(16, 2))
     in_trials, in_seconds = (budget_figure(findings, one) for one in findings.budget_curves)
-    assert in_trials["data"][1]["x"][-1] == 12
+    (band, curve), (_, by_minutes) = in_trials["data"], in_seconds["data"]
+    assert curve["x"][-1] == 32
+    assert band["x"] == [1, 2, 3, 4, 4, 3, 2, 1]
     minutes = sum(row.cost_seconds for row in findings.results.rows) / 60.0
-    assert in_seconds["data"][1]["x"][-1] == pytest.approx(minutes)
-    assert in_trials["data"][1]["y"] == sorted(in_trials["data"][1]["y"])
+    assert by_minutes["x"][-1] == pytest.approx(minutes)
+    assert curve["y"] == sorted(curve["y"])
+
+
+def test_few_configurations_have_no_band() -> None:
+    findings = Findings(simulate(6, 2))
+    for known in findings.budget_curves:
+        [curve] = budget_figure(findings, known)["data"]
+        assert curve["y"] == sorted(curve["y"])

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from ray import cloudpickle
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.air.execution._internal.tracked_actor import TrackedActor
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -23,6 +27,7 @@ from kdscale.search._deaths import (
     silent,
     worst_reason,
 )
+from kdscale.search._scheduler import LaneGoneError, take_all_deaths
 
 NODE = "The actor died because its node has died. Node Id: 3f. the raylet was terminated"
 WORKER = (
@@ -46,6 +51,8 @@ WORKER = (
             OutOfMemoryError("Task was killed due to the node running low on memory"),
             "out of memory",
         ),
+        (LaneGoneError(OutOfMemoryError("the node was running low on memory")), "out of memory"),
+        (LaneGoneError(NodeDiedError("gone")), "node lost"),
         (MemoryError(), "out of memory"),
         (OSError("no space left"), "worker crash"),
     ],
@@ -55,6 +62,30 @@ def test_why_a_worker_died(error: BaseException | None, reason: AttemptReason) -
     assert loss_of(error).reason == reason
     if isinstance(error, Exception):
         assert reason_of(WorkerHealthCheckFailedError("a check failed", error)) == reason
+
+
+def test_an_actor_that_ray_kills_is_dead_and_nothing_else() -> None:
+    """As Ray Tune's manager of actors tells it, which knows no error of Ray but the actor's own."""
+    manager = RayActorManager(Mock())
+    told: list[BaseException] = []
+    lane = TrackedActor(0, on_error=lambda actor, error: told.append(error))
+    task = TrackedActorTask(lane, on_error=lambda actor, error: told.append(error))
+    killed = OutOfMemoryError("Task was killed due to the node running low on memory")
+
+    def has_started() -> None:
+        manager._live_actors_to_ray_actors_resources[lane] = (None, Mock())
+
+    has_started()
+    with pytest.raises(RuntimeError, match="unexpected exception"):
+        manager._actor_task_failed(task, killed)
+    take_all_deaths(manager)
+    manager._actor_task_failed(task, killed)
+    assert [loss_of(error).reason for error in told] == 2 * ["out of memory"]
+    assert not manager.live_actors
+    again = cloudpickle.loads(cloudpickle.dumps(told[0]))
+    assert loss_of(again).reason == "out of memory"
+    with pytest.raises(RuntimeError, match="unexpected exception: other"):
+        manager._actor_task_failed(task, ValueError("other"))
 
 
 def test_only_what_the_worker_did_itself_counts_and_only_then_has_it_surely_ended() -> None:
