@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
+from kdscale.errors import UserError
 from kdscale.records import TrialRecord, Value
 from kdscale.search._ask import ask_generation
 from kdscale.search._attempts import Loss
 from kdscale.search._cohort_job import Job
 from kdscale.search._cohort_size import CohortSize, chosen_size, planned_size
-from kdscale.search._lease import NotTheWriterError
 from kdscale.search._ledger import Ledger
 from kdscale.search._packing import Place, Waiting, next_cohort
 from kdscale.search._plan import (
@@ -29,6 +29,7 @@ from kdscale.search._plan import (
 from kdscale.search._propose import Proposal
 from kdscale.search._racing import SeedRace
 from kdscale.search._rungs import Halving, RungGroup
+from kdscale.search._served import DatabaseAwayError
 from kdscale.training import Measured, Progress
 
 _SECONDS_AN_HOUR = 3600.0
@@ -72,6 +73,9 @@ class CohortQueue:
             on_size: Called with how many trials train together, when that is known or changes.
             leases: Who knows whether a cohort that was lost from sight can train no more; its
                 trials wait until then. Without it they do not.
+
+        Raises:
+            UserError: If that cannot be written.
         """
         self.ledger = ledger
         self.on_change = on_change
@@ -79,6 +83,8 @@ class CohortQueue:
         self._leases = leases
         self.stopped = ""
         self.refused = ""
+        self._away = False
+        """Whether the study's database has been given up: nothing more is written."""
         self._lanes: int | None = None
         self._size = planned_size(ledger.study, ledger.cohort_size())
         self._measured: list[Measured] = []
@@ -108,7 +114,7 @@ class CohortQueue:
         self._handed_out = 0
         self._planned = 0
         """Generations that are planned."""
-        with self._batch():
+        with self._written():
             self._plan()
             self._plan_controls()
 
@@ -162,20 +168,19 @@ class CohortQueue:
         if not self._left:
             with self._batch():
                 self._plan()
-        if not self._waiting or any(job.measure for job in self._running.values()):
+        if self._closed or not self._waiting or any(job.measure for job in self._running.values()):
             return None
         if self._lanes is not None and len(self._running) >= self._lanes:
             return None
         if self._over_budget():
             self.stopped = "budget.gpu_hours is used up"
             return None
-        with self._batch():
-            job = self._cohort() if self._size.size else self._measurement()
-            self._running[job.cohort] = job
-        return job
+        return self._begin()
 
     def report(self, report: Mapping[str, Any]) -> None:
         """Records what a running cohort tells."""
+        if self._away:
+            return  # what it has trained is in checkpoints
         if "refused" in report:
             # Data, teacher or recipe cannot be used: no other cohort would fare better.
             self.refused = self.refused or report["refused"]
@@ -204,19 +209,33 @@ class CohortQueue:
         told = self._losses.pop(cohort, loss)
         loss = told or Loss("worker crash", "the worker stopped before its trials ended")
         job = self._running.pop(cohort)
+        if self._away:
+            return
         if job.measure:
-            self._end_measurement(loss)
+            with self._batch():
+                self._end_measurement(loss)
             return
         with self._batch():
             self._take_back(job, loss)
 
     def end_attempts(self) -> None:
-        """Ends the attempts of trials that this sweep leaves unfinished."""
+        """Ends the attempts of trials that this sweep leaves unfinished, if they can be written."""
+        if self._away:
+            return  # the next sweep finds them without an end
         with self._batch():
             if self.refused:
                 self.ledger.end_attempts("bad configuration", self.refused)
             else:
                 self.ledger.end_attempts("user stop", self.stopped)
+
+    def _begin(self) -> Job | None:
+        """Returns the next cohort, or None if its beginning cannot be written."""
+        with self._batch():
+            job = self._cohort() if self._size.size else self._measurement()
+        if self._closed:
+            return None
+        self._running[job.cohort] = job
+        return job
 
     def _take_back(self, job: Job, loss: Loss) -> None:
         self._busy.difference_update(job.members)
@@ -240,13 +259,22 @@ class CohortQueue:
 
     @contextmanager
     def _batch(self) -> Iterator[None]:
-        """Makes one transaction of its block, and tells of its changes when they are written."""
+        """Makes one transaction of its block, or ends the sweep with why there can be none.
+
+        Ray Tune calls the queue, and would make a traceback of each error.
+        """
         try:
-            with self.ledger.batch():
+            with self._written():
                 yield
-        except NotTheWriterError as error:  # what is not written is not told either
+        except UserError as error:
             self.refused = str(error)
-            return
+            self._away = self._away or isinstance(error, DatabaseAwayError)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Makes one transaction of its block, and tells of its changes when they are written."""
+        with self.ledger.batch():  # if it raises, what is not written is not told either
+            yield
         changed, self._changed = self._changed, []
         for trial in changed:
             self.on_change(trial)
