@@ -38,6 +38,8 @@ _ENGINE: dict[str, dict[str, Any]] = {
     # Prepared statements do not outlive the turn of a connection in pgbouncer.
     "postgresql+psycopg": _LIVELY | {"prepare_threshold": None},
     "postgresql+psycopg2": _LIVELY,
+    "sqlite": {"timeout": _LOCK_SECONDS},
+    "sqlite+pysqlite": {"timeout": _LOCK_SECONDS},
 }
 
 
@@ -68,16 +70,17 @@ def shared_storage(url: str) -> RDBStorage:
         if place.drivername in ("postgres", "postgresql"):
             driver = "psycopg2" if find_spec("psycopg2") else "psycopg"
             place = place.set(drivername=f"postgresql+{driver}")
+        full = place.render_as_string(hide_password=False)
         arguments = {
             key: value
             for key, value in _ENGINE.get(place.drivername, {}).items()
             if key not in place.query
         }
-        name = f"storage.url: the database {drop_password(url)}"
-        full = place.render_as_string(hide_password=False)
-        options: dict[str, Any] = {"connect_args": arguments, "pool_pre_ping": True}
         if place.get_backend_name() == "sqlite":
-            return _made(lambda: PatientStorage(full))
+            # Its journal stays as it is: SQLite's other one needs a disk of this machine.
+            return _made(lambda: PatientStorage(full, {"connect_args": arguments}))
+        name = f"storage.url: the database {drop_password(url)}"
+        options: dict[str, Any] = {"connect_args": arguments, "pool_pre_ping": True}
         return _made(lambda: ServedStorage(name, full, options))
     except ImportError as error:
         hint = " (pip install 'kdscale[postgres]')" if "postgres" in url else ""
