@@ -5,7 +5,6 @@ Knows nothing of Ray: the searcher that Ray Tune asks is a few lines around this
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,14 +24,13 @@ from kdscale.search._plan import (
     generations,
     most_together,
     next_boundary,
+    over_budget,
 )
 from kdscale.search._propose import Proposal
 from kdscale.search._racing import SeedRace
-from kdscale.search._rungs import Halving, RungGroup
+from kdscale.search._rungs import RungGroup, rung_groups
 from kdscale.search._served import DatabaseAwayError
 from kdscale.training import Measured, Progress
-
-_SECONDS_AN_HOUR = 3600.0
 
 
 class Leases(Protocol):
@@ -172,7 +170,7 @@ class CohortQueue:
             return None
         if self._lanes is not None and len(self._running) >= self._lanes:
             return None
-        if self._over_budget():
+        if over_budget(self.ledger.study, self._all_seconds):
             self.stopped = "budget.gpu_hours is used up"
             return None
         return self._begin()
@@ -283,15 +281,6 @@ class CohortQueue:
     def _closed(self) -> bool:
         return bool(self.stopped or self.refused)
 
-    def _over_budget(self) -> bool:
-        study = self.ledger.study
-        hours = study.budget.gpu_hours
-        if hours is None:
-            return False
-        # A trial's seconds are its share of its cohort's, so their sum is the cohorts' time.
-        workers = study.resources.workers * (study.resources.gpus_per_worker or 1.0)
-        return self._all_seconds * workers >= hours * _SECONDS_AN_HOUR
-
     def _cohort(self) -> Job:
         """Takes the next cohort out of those that wait."""
         study, ledger = self.ledger.study, self.ledger
@@ -361,18 +350,20 @@ class CohortQueue:
             return
         limit = group.limit
         group.update(trial)
-        for name, reason in group.decide().items():
-            self._change(self.ledger.end(name, "pruned", reason))
+        self._drop(group)
         if group.limit != limit:
             for name in group.names:
                 self._settle(self.ledger.trial(name))
+
+    def _drop(self, rule: RungGroup | SeedRace) -> None:
+        for name, reason in rule.decide().items():
+            self._change(self.ledger.end(name, "pruned", reason))
 
     def _go_on(self, race: SeedRace) -> None:
         """Takes a race to its next step, if it has ended one."""
         if race.going:
             return
-        for name, reason in race.decide().items():
-            self._change(self.ledger.end(name, "pruned", reason))
+        self._drop(race)
         for name in sorted(race.going, key=lambda name: self.ledger.trial(name).number):
             self._settle(self.ledger.trial(name))
 
@@ -428,8 +419,10 @@ class CohortQueue:
             self._planned += 1
             self._left.update(trial.name for trial in trials if not trial.has_ended)
             together += trials
-            if study.rungs is not None:
-                self._form_groups(trials, study.rungs.eta)
+            groups = rung_groups(study, trials)
+            self._groups |= groups
+            for group in groups.values():
+                self._drop(group)
             if learns or self._planned == generations(study):
                 self._start(together)
                 together = []
@@ -453,16 +446,3 @@ class CohortQueue:
             if not trial.has_ended:
                 self._controls_left.add(trial.name)
                 self._settle(trial)
-
-    def _form_groups(self, trials: Sequence[TrialRecord], eta: int) -> None:
-        study = self.ledger.study
-        rule = Halving(study.rung_epochs, eta, study.metric.name, study.metric.goal)
-        seeds = study.seed_list if study.tolerance is None else study.seed_list[:1]
-        by_group: defaultdict[str, list[TrialRecord]] = defaultdict(list)
-        for trial in trials:
-            if trial.seed in seeds:  # those that are raced on are compared at their last epoch
-                by_group[trial.group].append(trial)
-        for name, members in by_group.items():
-            group = self._groups[name] = RungGroup(rule, members)
-            for dropped, reason in group.decide().items():
-                self._change(self.ledger.end(dropped, "pruned", reason))
