@@ -16,7 +16,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from kdscale.errors import UserError
-from kdscale.search._patient import PatientStorage
+from kdscale.files import DISK_FULL, free_bytes, size_text
+from kdscale.search._patient import PatientStorage, database_full
 from kdscale.search._served import ServedStorage
 from kdscale.urls import drop_password, hide_passwords
 
@@ -124,6 +125,12 @@ def own_storage(database: Path) -> RDBStorage:
         # A reader may come while the sweep makes the tables.
         return _made(lambda: PatientStorage(f"sqlite:///{database}", engine_kwargs=engine))
     except (sqlite3.DatabaseError, SQLAlchemyError) as error:
+        if database_full(error):
+            raise UserError(
+                f"{database}: must have room on its disk, but {DISK_FULL}: "
+                f"{size_text(free_bytes(database.parent))} are free (make room; the study is as "
+                "it was, and the same command continues)"
+            ) from error
         why = str(error).partition("\n")[0]
         raise UserError(
             f"{database}: must be a study's database, whole, but: {why} (was it copied while a "
