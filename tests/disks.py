@@ -48,6 +48,17 @@ def full_disk(folder: Path, free_bytes: int) -> Iterator[Disk]:
 
 
 @contextmanager
+def no_room() -> Iterator[None]:
+    """Lets this process write to no file, as a disk that is full to the last byte."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
 def limited_files(folder: Path) -> Iterator[Disk]:
     """Gives a folder, and this process no file beyond 16 MiB, which needs nobody's leave."""
     folder.mkdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -119,6 +119,19 @@ class Remote:
                 files.delete_file(path)
         except FileNotFoundError:
             pass
+
+    def delete_drafts(self, name: str) -> None:
+        """Deletes what processes that were killed while they wrote a file have left of it."""
+        from pyarrow.fs import FileSelector
+
+        folder, _, file = name.rpartition("/")
+        with self._at(folder) as (files, path):
+            if files.type_name in _ATOMIC:
+                return
+            for info in files.get_file_info(FileSelector(path, allow_not_found=True)):
+                if info.base_name.startswith(f"{file}.") and info.base_name.endswith(".part"):
+                    with suppress(FileNotFoundError):
+                        files.delete_file(info.path)
 
     def check(self) -> None:
         """Writes, reads and deletes a small file."""

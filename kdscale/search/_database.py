@@ -16,7 +16,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from kdscale.errors import UserError
-from kdscale.search._patient import PatientStorage
+from kdscale.files import DISK_FULL, free_bytes, size_text
+from kdscale.search._patient import PatientStorage, database_full
 from kdscale.search._served import ServedStorage
 from kdscale.urls import drop_password, hide_passwords
 
@@ -38,6 +39,8 @@ _ENGINE: dict[str, dict[str, Any]] = {
     # Prepared statements do not outlive the turn of a connection in pgbouncer.
     "postgresql+psycopg": _LIVELY | {"prepare_threshold": None},
     "postgresql+psycopg2": _LIVELY,
+    "sqlite": {"timeout": _LOCK_SECONDS},
+    "sqlite+pysqlite": {"timeout": _LOCK_SECONDS},
 }
 
 
@@ -68,16 +71,17 @@ def shared_storage(url: str) -> RDBStorage:
         if place.drivername in ("postgres", "postgresql"):
             driver = "psycopg2" if find_spec("psycopg2") else "psycopg"
             place = place.set(drivername=f"postgresql+{driver}")
+        full = place.render_as_string(hide_password=False)
         arguments = {
             key: value
             for key, value in _ENGINE.get(place.drivername, {}).items()
             if key not in place.query
         }
-        name = f"storage.url: the database {drop_password(url)}"
-        full = place.render_as_string(hide_password=False)
-        options: dict[str, Any] = {"connect_args": arguments, "pool_pre_ping": True}
         if place.get_backend_name() == "sqlite":
-            return _made(lambda: PatientStorage(full))
+            # Its journal stays as it is: SQLite's other one needs a disk of this machine.
+            return _made(lambda: PatientStorage(full, {"connect_args": arguments}))
+        name = f"storage.url: the database {drop_password(url)}"
+        options: dict[str, Any] = {"connect_args": arguments, "pool_pre_ping": True}
         return _made(lambda: ServedStorage(name, full, options))
     except ImportError as error:
         hint = " (pip install 'kdscale[postgres]')" if "postgres" in url else ""
@@ -121,6 +125,12 @@ def own_storage(database: Path) -> RDBStorage:
         # A reader may come while the sweep makes the tables.
         return _made(lambda: PatientStorage(f"sqlite:///{database}", engine_kwargs=engine))
     except (sqlite3.DatabaseError, SQLAlchemyError) as error:
+        if database_full(error):
+            raise UserError(
+                f"{database}: must have room on its disk, but {DISK_FULL}: "
+                f"{size_text(free_bytes(database.parent))} are free (make room; the study is as "
+                "it was, and the same command continues)"
+            ) from error
         why = str(error).partition("\n")[0]
         raise UserError(
             f"{database}: must be a study's database, whole, but: {why} (was it copied while a "

@@ -289,7 +289,7 @@ def sweep_lock(folder: Path) -> Iterator[None]:
                 f"{folder}: one sweep at a time may write a study, but process "
                 f"{file.read().strip() or '?'} is at it"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with suppress(OSError):  # a full disk: the lock holds, and only its refusals say less
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield

@@ -1,4 +1,4 @@
-"""SQLite that waits while its disk is full, and then goes on."""
+"""SQLite that waits while its disk is full or others lock it, and then goes on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,19 @@ from optuna.storages import RDBStorage
 from kdscale.files import disk_full, pauses
 
 T = TypeVar("T")
+_LONG_SECONDS = 10.0
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+_PRIMARY = 0xFF
+"""The bits of SQLite's error codes that do not tell apart kinds of one error."""
+
+_NO_ROOM = (
+    "the disk of the study's database is full: the sweep waits until there is room, and nothing "
+    "is lost"
+)
+_LOCKED = (
+    "the database is locked by another process: the sweep waits until it is free, and nothing is "
+    "lost"
+)
 
 
 def _patient(method: Callable[..., T]) -> Callable[..., T]:
@@ -29,7 +41,7 @@ def _patient(method: Callable[..., T]) -> Callable[..., T]:
 
 
 class PatientStorage(RDBStorage):
-    """Optuna's storage, each of whose writes is tried again while the disk is full.
+    """Optuna's storage, each of whose writes is tried again until the database takes it.
 
     A write is one transaction, so one that failed has left nothing behind.
     """
@@ -44,26 +56,24 @@ class PatientStorage(RDBStorage):
 
 
 def waiting_for_room(write: Callable[[], T]) -> T:
-    """Returns what a write returns, tried again as long as the disk is full.
+    """Returns what a write returns, tried again while the disk is full or the database locked.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, also where somebody else has taken that signal.
     """
-    told = False
+    began = time.monotonic()
+    told = ""
     for pause in pauses():
         try:
             return write()
         except Exception as error:
-            if not database_full(error):
+            why = _why_not_now(error)
+            if why is None:
                 raise
-            if not told:
-                told = True
-                warnings.warn(
-                    "the disk of the study's database is full: the sweep waits until there is "
-                    "room, and nothing is lost",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+            is_long = why == _NO_ROOM or time.monotonic() - began > _LONG_SECONDS
+            if is_long and why != told:
+                told = why
+                warnings.warn(why, RuntimeWarning, stacklevel=2)
         with interruptible():
             time.sleep(pause)
     raise AssertionError("pauses() does not end")
@@ -71,15 +81,25 @@ def waiting_for_room(write: Callable[[], T]) -> T:
 
 def database_full(error: BaseException | None) -> bool:
     """Returns whether an error, or one that led to it, says that SQLite's disk is full."""
-    if disk_full(error):
-        return True
+    return disk_full(error) or any(code in _FULL for code in _codes(error))
+
+
+def _why_not_now(error: BaseException) -> str | None:
+    """Returns what a write has to wait for, in a sentence; None for other errors."""
+    if database_full(error):
+        return _NO_ROOM
+    locked = any(code & _PRIMARY == sqlite3.SQLITE_BUSY for code in _codes(error))
+    return _LOCKED if locked else None
+
+
+def _codes(error: BaseException | None) -> Iterator[int]:
+    """Yields SQLite's codes of an error and of those that led to it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) in _FULL:
-            return True
+        if isinstance(error, sqlite3.Error):
+            yield getattr(error, "sqlite_errorcode", 0)
         error = error.__cause__ or error.__context__
-    return False
 
 
 @contextmanager

@@ -16,6 +16,8 @@ CONTROL = -1
 MODEL_BASED = ("tpe", "gp", "cmaes")
 """Search methods that learn from one generation before they ask for the next."""
 
+_SECONDS_AN_HOUR = 3600.0
+
 
 @dataclass(frozen=True)
 class PlannedTrial:
@@ -136,6 +138,21 @@ def fewest_and_most(study: Study) -> tuple[int, int]:
         study.configurations + further + pilots,
         study.configurations + further * sum(map(sum, left)),
     )
+
+
+def over_budget(study: Study, seconds: float) -> bool:
+    """Returns whether ``budget.gpu_hours`` is used up.
+
+    Args:
+        study: The study.
+        seconds: What all trials have trained. A trial's seconds are its share of its cohort's, so
+            their sum is the cohorts' time.
+    """
+    hours = study.budget.gpu_hours
+    if hours is None:
+        return False
+    workers = study.resources.workers * (study.resources.gpus_per_worker or 1.0)
+    return seconds * workers >= hours * _SECONDS_AN_HOUR
 
 
 def spared_epochs(study: Study, trials: Iterable[TrialRecord]) -> int:

@@ -5,18 +5,17 @@ Knows nothing of Ray: the searcher that Ray Tune asks is a few lines around this
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
+from kdscale.errors import UserError
 from kdscale.records import TrialRecord, Value
 from kdscale.search._ask import ask_generation
 from kdscale.search._attempts import Loss
 from kdscale.search._cohort_job import Job
 from kdscale.search._cohort_size import CohortSize, chosen_size, planned_size
-from kdscale.search._lease import NotTheWriterError
 from kdscale.search._ledger import Ledger
 from kdscale.search._packing import Place, Waiting, next_cohort
 from kdscale.search._plan import (
@@ -25,13 +24,13 @@ from kdscale.search._plan import (
     generations,
     most_together,
     next_boundary,
+    over_budget,
 )
 from kdscale.search._propose import Proposal
 from kdscale.search._racing import SeedRace
-from kdscale.search._rungs import Halving, RungGroup
+from kdscale.search._rungs import RungGroup, rung_groups
+from kdscale.search._served import DatabaseAwayError
 from kdscale.training import Measured, Progress
-
-_SECONDS_AN_HOUR = 3600.0
 
 
 class Leases(Protocol):
@@ -72,6 +71,9 @@ class CohortQueue:
             on_size: Called with how many trials train together, when that is known or changes.
             leases: Who knows whether a cohort that was lost from sight can train no more; its
                 trials wait until then. Without it they do not.
+
+        Raises:
+            UserError: If that cannot be written.
         """
         self.ledger = ledger
         self.on_change = on_change
@@ -79,6 +81,8 @@ class CohortQueue:
         self._leases = leases
         self.stopped = ""
         self.refused = ""
+        self._away = False
+        """Whether the study's database has been given up: nothing more is written."""
         self._lanes: int | None = None
         self._size = planned_size(ledger.study, ledger.cohort_size())
         self._measured: list[Measured] = []
@@ -108,7 +112,7 @@ class CohortQueue:
         self._handed_out = 0
         self._planned = 0
         """Generations that are planned."""
-        with self._batch():
+        with self._written():
             self._plan()
             self._plan_controls()
 
@@ -162,20 +166,19 @@ class CohortQueue:
         if not self._left:
             with self._batch():
                 self._plan()
-        if not self._waiting or any(job.measure for job in self._running.values()):
+        if self._closed or not self._waiting or any(job.measure for job in self._running.values()):
             return None
         if self._lanes is not None and len(self._running) >= self._lanes:
             return None
-        if self._over_budget():
+        if over_budget(self.ledger.study, self._all_seconds):
             self.stopped = "budget.gpu_hours is used up"
             return None
-        with self._batch():
-            job = self._cohort() if self._size.size else self._measurement()
-            self._running[job.cohort] = job
-        return job
+        return self._begin()
 
     def report(self, report: Mapping[str, Any]) -> None:
         """Records what a running cohort tells."""
+        if self._away:
+            return  # what it has trained is in checkpoints
         if "refused" in report:
             # Data, teacher or recipe cannot be used: no other cohort would fare better.
             self.refused = self.refused or report["refused"]
@@ -204,19 +207,33 @@ class CohortQueue:
         told = self._losses.pop(cohort, loss)
         loss = told or Loss("worker crash", "the worker stopped before its trials ended")
         job = self._running.pop(cohort)
+        if self._away:
+            return
         if job.measure:
-            self._end_measurement(loss)
+            with self._batch():
+                self._end_measurement(loss)
             return
         with self._batch():
             self._take_back(job, loss)
 
     def end_attempts(self) -> None:
-        """Ends the attempts of trials that this sweep leaves unfinished."""
+        """Ends the attempts of trials that this sweep leaves unfinished, if they can be written."""
+        if self._away:
+            return  # the next sweep finds them without an end
         with self._batch():
             if self.refused:
                 self.ledger.end_attempts("bad configuration", self.refused)
             else:
                 self.ledger.end_attempts("user stop", self.stopped)
+
+    def _begin(self) -> Job | None:
+        """Returns the next cohort, or None if its beginning cannot be written."""
+        with self._batch():
+            job = self._cohort() if self._size.size else self._measurement()
+        if self._closed:
+            return None
+        self._running[job.cohort] = job
+        return job
 
     def _take_back(self, job: Job, loss: Loss) -> None:
         self._busy.difference_update(job.members)
@@ -240,13 +257,22 @@ class CohortQueue:
 
     @contextmanager
     def _batch(self) -> Iterator[None]:
-        """Makes one transaction of its block, and tells of its changes when they are written."""
+        """Makes one transaction of its block, or ends the sweep with why there can be none.
+
+        Ray Tune calls the queue, and would make a traceback of each error.
+        """
         try:
-            with self.ledger.batch():
+            with self._written():
                 yield
-        except NotTheWriterError as error:  # what is not written is not told either
+        except UserError as error:
             self.refused = str(error)
-            return
+            self._away = self._away or isinstance(error, DatabaseAwayError)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Makes one transaction of its block, and tells of its changes when they are written."""
+        with self.ledger.batch():  # if it raises, what is not written is not told either
+            yield
         changed, self._changed = self._changed, []
         for trial in changed:
             self.on_change(trial)
@@ -254,15 +280,6 @@ class CohortQueue:
     @property
     def _closed(self) -> bool:
         return bool(self.stopped or self.refused)
-
-    def _over_budget(self) -> bool:
-        study = self.ledger.study
-        hours = study.budget.gpu_hours
-        if hours is None:
-            return False
-        # A trial's seconds are its share of its cohort's, so their sum is the cohorts' time.
-        workers = study.resources.workers * (study.resources.gpus_per_worker or 1.0)
-        return self._all_seconds * workers >= hours * _SECONDS_AN_HOUR
 
     def _cohort(self) -> Job:
         """Takes the next cohort out of those that wait."""
@@ -333,18 +350,20 @@ class CohortQueue:
             return
         limit = group.limit
         group.update(trial)
-        for name, reason in group.decide().items():
-            self._change(self.ledger.end(name, "pruned", reason))
+        self._drop(group)
         if group.limit != limit:
             for name in group.names:
                 self._settle(self.ledger.trial(name))
+
+    def _drop(self, rule: RungGroup | SeedRace) -> None:
+        for name, reason in rule.decide().items():
+            self._change(self.ledger.end(name, "pruned", reason))
 
     def _go_on(self, race: SeedRace) -> None:
         """Takes a race to its next step, if it has ended one."""
         if race.going:
             return
-        for name, reason in race.decide().items():
-            self._change(self.ledger.end(name, "pruned", reason))
+        self._drop(race)
         for name in sorted(race.going, key=lambda name: self.ledger.trial(name).number):
             self._settle(self.ledger.trial(name))
 
@@ -400,8 +419,10 @@ class CohortQueue:
             self._planned += 1
             self._left.update(trial.name for trial in trials if not trial.has_ended)
             together += trials
-            if study.rungs is not None:
-                self._form_groups(trials, study.rungs.eta)
+            groups = rung_groups(study, trials)
+            self._groups |= groups
+            for group in groups.values():
+                self._drop(group)
             if learns or self._planned == generations(study):
                 self._start(together)
                 together = []
@@ -425,16 +446,3 @@ class CohortQueue:
             if not trial.has_ended:
                 self._controls_left.add(trial.name)
                 self._settle(trial)
-
-    def _form_groups(self, trials: Sequence[TrialRecord], eta: int) -> None:
-        study = self.ledger.study
-        rule = Halving(study.rung_epochs, eta, study.metric.name, study.metric.goal)
-        seeds = study.seed_list if study.tolerance is None else study.seed_list[:1]
-        by_group: defaultdict[str, list[TrialRecord]] = defaultdict(list)
-        for trial in trials:
-            if trial.seed in seeds:  # those that are raced on are compared at their last epoch
-                by_group[trial.group].append(trial)
-        for name, members in by_group.items():
-            group = self._groups[name] = RungGroup(rule, members)
-            for dropped, reason in group.decide().items():
-                self._change(self.ledger.end(dropped, "pruned", reason))

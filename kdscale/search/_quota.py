@@ -11,7 +11,7 @@ from typing import Literal
 from kdscale.files import DISK_FULL, free_bytes, size_text
 from kdscale.records import TrialRecord
 from kdscale.search._ledger import Ledger
-from kdscale.training import Backup, checkpoint_path, student_path
+from kdscale.training import Backup, checkpoint_path, delete_drafts, student_path
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,9 @@ class Quota:
 
     def make_room(self) -> None:
         """Deletes what nothing needs, the oldest first, until the running trials' files fit."""
+        for trial in self._trials():
+            if not trial.cohort:  # else it may be saving right now
+                delete_drafts(self._folder / trial.name)
         files = self._files()
         largest = max((file.size_bytes for file in files), default=0)
         wanted = 2 * largest * sum(bool(trial.cohort) for trial in self._trials())

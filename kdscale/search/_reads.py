@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,14 @@ from sqlalchemy import Connection, Engine, select
 
 from kdscale.records import FinalEvaluation, FinalScores
 from kdscale.search._served import ServedStorage
+
+_OF_TRIALS: tuple[Any, ...] = (
+    models.TrialParamModel,
+    models.TrialUserAttributeModel,
+    models.TrialSystemAttributeModel,
+    models.TrialIntermediateValueModel,
+    models.TrialValueModel,
+)
 
 
 def all_trials(storage: BaseStorage, study_id: int) -> list[FrozenTrial]:
@@ -38,21 +47,29 @@ def _read(engine: Engine, study_id: int) -> list[FrozenTrial]:
             connection.exec_driver_sql("BEGIN")  # Python begins nothing for those who only read
         else:
             connection.execution_options(isolation_level="REPEATABLE READ")
-        return _trials(connection, study_id)
+        rows = _rows(connection, study_id)
+    return _trials(rows)  # no longer in the transaction: it may keep a sweep from writing
 
 
-def _trials(connection: Connection, study_id: int) -> list[FrozenTrial]:
+def _rows(connection: Connection, study_id: int) -> dict[Any, Sequence[Any]]:
+    """Returns all rows of a study's trials, by Optuna's model of their table."""
     trials = models.TrialModel.__table__
     mine = select(trials.c.trial_id).where(trials.c.study_id == study_id)
-
-    def by_trial(model: Any) -> dict[int, list[Any]]:
+    order = select(trials).where(trials.c.study_id == study_id).order_by(trials.c.trial_id)
+    rows: dict[Any, Sequence[Any]] = {models.TrialModel: connection.execute(order).all()}
+    for model in _OF_TRIALS:
         table = model.__table__
-        found: defaultdict[int, list[Any]] = defaultdict(list)
         # In order of creation: parameters are shown in the order in which they were set.
         [key] = table.primary_key.columns
-        for row in connection.execute(
-            select(table).where(table.c.trial_id.in_(mine)).order_by(key)
-        ):
+        query = select(table).where(table.c.trial_id.in_(mine)).order_by(key)
+        rows[model] = connection.execute(query).all()
+    return rows
+
+
+def _trials(rows: Mapping[Any, Sequence[Any]]) -> list[FrozenTrial]:
+    def by_trial(model: Any) -> dict[int, list[Any]]:
+        found: defaultdict[int, list[Any]] = defaultdict(list)
+        for row in rows[model]:
             found[row.trial_id].append(row)
         return found
 
@@ -63,7 +80,6 @@ def _trials(connection: Connection, study_id: int) -> list[FrozenTrial]:
     values = by_trial(models.TrialValueModel)
     epoch_of = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
     value_of = models.TrialValueModel.stored_repr_to_value
-    order = select(trials).where(trials.c.study_id == study_id).order_by(trials.c.trial_id)
     return [
         FrozenTrial(
             number=row.number,
@@ -89,7 +105,7 @@ def _trials(connection: Connection, study_id: int) -> list[FrozenTrial]:
             },
             trial_id=number,
         )
-        for row in connection.execute(order).all()
+        for row in rows[models.TrialModel]
         for number in (row.trial_id,)
     ]
 

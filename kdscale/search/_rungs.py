@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from kdscale.records import TrialRecord
+from kdscale.search._study import Study
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,19 @@ class RungGroup:
             for name, trial in self._trials.items()
             if not trial.has_ended and len(trial.history) < self.limit
         }
+
+
+def rung_groups(study: Study, trials: Iterable[TrialRecord]) -> dict[str, RungGroup]:
+    """Returns the rung groups of trials, by name; none in a study without rungs."""
+    if study.rungs is None:
+        return {}
+    rule = Halving(study.rung_epochs, study.rungs.eta, study.metric.name, study.metric.goal)
+    seeds = study.seed_list if study.tolerance is None else study.seed_list[:1]
+    members: defaultdict[str, list[TrialRecord]] = defaultdict(list)
+    for trial in trials:
+        if trial.seed in seeds:  # those that are raced on are compared at their last epoch
+            members[trial.group].append(trial)
+    return {name: RungGroup(rule, own) for name, own in members.items()}
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -34,6 +34,10 @@ _log = logging.getLogger("kdscale.search")
 _Result = TypeVar("_Result")
 
 
+class DatabaseAwayError(UserError):
+    """A database that did not answer for as long as anybody waits for it."""
+
+
 class ServedStorage(RDBStorage):
     """Optuna's storage on a server that may be away for a while.
 
@@ -95,7 +99,7 @@ class ServedStorage(RDBStorage):
         """Returns what a call returns, made again for as long as the database is away.
 
         Raises:
-            UserError: If it was away for an hour.
+            DatabaseAwayError: If it was away for an hour.
         """
         began = time.monotonic()
         said = 0.0
@@ -113,7 +117,7 @@ class ServedStorage(RDBStorage):
                 return result
             now = time.monotonic()
             if now - began > PATIENCE_SECONDS:
-                raise UserError(
+                raise DatabaseAwayError(
                     f"{self._name}: did not answer for {PATIENCE_SECONDS / 60:g} minutes ({why}); "
                     "everything trained is kept, and the same command continues"
                 )

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from kdscale.data import load_data
 from kdscale.errors import UserError
+from kdscale.files import DiskFullError
 from kdscale.records import TrialRecord
 from kdscale.search._attempts import losses
 from kdscale.search._cluster import joined_cluster
@@ -248,7 +249,13 @@ def _prepare_teacher(
         _is_here(trained, backup)
     network = load_teacher(spec, data, study.teacher_folder)
     ledger.save_teacher(content_hash(network.state_dict()))
-    path = store_teacher(network, spec, data.num_classes, study.folder)
+    try:
+        path = store_teacher(network, spec, data.num_classes, study.folder)
+    except DiskFullError as error:
+        raise UserError(
+            f"storage.folder: must have room for the study's teacher, but {error} (make room; the "
+            "same command continues)"
+        ) from error
     if backup is not None:
         backup.save(path)
         backup.settle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import socket
 import sqlite3
 import uuid
@@ -81,10 +82,13 @@ def study_id(folder: Path) -> str:
     Names do not tell studies apart: a server may hold a study of the same name by someone else,
     or the one that was there before a fresh start.
     """
+    return _known_id(folder) or new_study_id(folder)
+
+
+def _known_id(folder: Path) -> str:
+    """Returns the id in a study folder; empty without one, or where a full disk took none."""
     path = folder / ID_FILE
-    if not path.exists():
-        return new_study_id(folder)
-    return path.read_text(encoding="utf-8").strip()
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
 def guest_id(folder: Path) -> str:
@@ -96,7 +100,13 @@ def new_study_id(folder: Path) -> str:
     """Returns a new id of the study in a folder: it is another study than before."""
     folder.mkdir(parents=True, exist_ok=True)
     number = uuid.uuid4().hex
-    (folder / ID_FILE).write_text(f"{number}\n", encoding="utf-8")
+    path = folder / ID_FILE
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(f"{number}\n", encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
     return number
 
 
@@ -111,7 +121,8 @@ def is_copy(folder: Path, place: str) -> bool:
     here = folder.resolve()
     if host != socket.gethostname() or not other or Path(other) == here:
         return False
-    return (Path(other) / ID_FILE).exists() and study_id(Path(other)) == study_id(here)
+    known = _known_id(Path(other))
+    return bool(known) and known == study_id(here)
 
 
 def settle_artifacts(folder: Path, uri: str) -> None:

@@ -2,6 +2,7 @@
 
 from kdscale.training._backup import Backup
 from kdscale.training._cache_spec import ByteCount, TeacherCacheSpec
+from kdscale.training._checkpoint import delete_drafts
 from kdscale.training._cohort import Cohort, Progress, Status, train_cohort
 from kdscale.training._evaluate import Score, evaluate
 from kdscale.training._form import FormChoice, form_path, measured_form, read_form, settled
@@ -75,6 +76,7 @@ __all__ = [
     "cached_teacher",
     "checkpoint_path",
     "content_hash",
+    "delete_drafts",
     "evaluate",
     "form_path",
     "give_back_memory",

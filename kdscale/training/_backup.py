@@ -141,7 +141,7 @@ class Backup:
         self._upload(path, f"{name}/checkpoint-{epoch:06d}.pt")
         for older, number in self._checkpoints(folder).items():
             if number < epoch:
-                self.remote.delete(older)
+                self._delete_there(older)
 
     def _upload(self, path: Path, name: str = "") -> None:
         try:
@@ -171,9 +171,13 @@ class Backup:
         _mark(path).unlink(missing_ok=True)
         if path == checkpoint_path(path.parent):
             for name in self._checkpoints(path.parent):
-                self.remote.delete(name)
+                self._delete_there(name)
         else:
-            self.remote.delete(self._name(path))
+            self._delete_there(self._name(path))
+
+    def _delete_there(self, name: str) -> None:
+        self.remote.delete(name)
+        self.remote.delete_drafts(name)
 
 
 def _mark(path: Path) -> Path:

@@ -6,6 +6,7 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,18 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def delete_drafts(folder: Path) -> None:
+    """Deletes what processes that were killed while they saved have left in a trial's folder.
+
+    Nobody may be saving there: a trial has one worker at a time.
+    """
+    for pattern in (".checkpoint.pt.*", ".student.pt.*"):
+        for path in folder.glob(pattern):
+            if path.suffix != ".uploaded":  # the mark of a file that has a copy elsewhere
+                with suppress(OSError):
+                    path.unlink()
 
 
 def _bytes(content: Any) -> int:

@@ -16,6 +16,7 @@ from kdscale.errors import UserError
 from kdscale.models import Network
 from kdscale.outputs import Need, Outputs
 from kdscale.training._backup import Backup
+from kdscale.training._checkpoint import delete_drafts
 from kdscale.training._evaluate import Score, evaluate
 from kdscale.training._executor import Steps
 from kdscale.training._group import Group
@@ -173,6 +174,8 @@ class CohortLoop:
             # A configuration that this pair cannot serve is that trial's failure, not the cohort's.
             self.refused[member.name] = str(error)
             return
+        if self.group.rank == 0:
+            delete_drafts(member.folder)
         if self.backup is not None and self.group.rank == 0:
             self.backup.find_checkpoint(member.folder, member.told)
         student.resume()

@@ -8,17 +8,19 @@ import signal
 import sqlite3
 import tempfile
 import warnings
-from contextlib import suppress
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import optuna
 import pytest
 from disks import DISK_BYTES, can_mount, full_disk
+from optuna.study import StudyDirection
 from sweeps import study_in
 
 from kdscale.search import Study, open_ledger
 from kdscale.search import _patient as module
+from kdscale.search._database import shared_storage
 from kdscale.search._patient import database_full
 
 with tempfile.TemporaryDirectory() as _folder:
@@ -94,6 +96,47 @@ def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
             os.kill(process.pid, signal.SIGINT)
             process.join(0.2)
         assert process.exitcode in (1, -signal.SIGINT)  # the last one may find it at its end
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_a_write_waits_for_readers_of_a_shared_file(
+    is_long: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "team.db"
+    storage = shared_storage(f"sqlite:///{database}?timeout=0.01")
+    study = storage.create_new_study([StudyDirection.MAXIMIZE], "a")
+    waits: list[float] = []
+    monkeypatch.setattr(module, "_LONG_SECONDS", 0.0 if is_long else 3600.0)
+    with closing(sqlite3.connect(database)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM studies").fetchall()
+
+        def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                reader.rollback()
+
+        monkeypatch.setattr(module.time, "sleep", sleep)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            storage.set_study_user_attr(study, "a", 1)
+    assert len(waits) == 3
+    assert storage.get_study_user_attrs(study) == {"a": 1}
+    said = [str(one.message) for one in told if "locked by another process" in str(one.message)]
+    assert len(said) == is_long
+
+
+def test_readers_of_a_shared_file_are_waited_for_as_of_the_study_s_own(tmp_path: Path) -> None:
+    def wait(options: str = "") -> int:
+        storage = shared_storage(f"sqlite:///{tmp_path}/team.db{options}")
+        with storage.engine.connect() as connection:
+            [[journal]] = connection.exec_driver_sql("PRAGMA journal_mode")
+            assert journal == "delete"
+            [[milliseconds]] = connection.exec_driver_sql("PRAGMA busy_timeout")
+        return int(milliseconds)
+
+    assert wait() == 60_000
+    assert wait("?timeout=7") == 7_000
 
 
 def test_other_errors_are_raised(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from kdscale.records import TrialRecord
 from kdscale.search import Ledger, Study, open_ledger
 from kdscale.search._plan import controls, generation, generations
 from kdscale.search._queue import CohortQueue
+from kdscale.search._served import DatabaseAwayError
 
-from .simulate import SECONDS_AN_EPOCH, Killed, MortalStorage, Sweep, metrics
+from .simulate import SECONDS_AN_EPOCH, Clock, Killed, MortalStorage, Sweep, metrics
 from .studies import make_study
 
 EPOCHS = 6
@@ -598,3 +599,56 @@ def test_nothing_that_happens_to_machines_changes_a_result(
     assert sweep.outcome() == undisturbed.outcome()
     largest = max((len(job.members) for job in sweep.jobs), default=0)
     assert largest <= (cohort if isinstance(cohort, int) else 8)
+
+
+class Gone(Clock):
+    """Counts the writes that are tried while the database stays away."""
+
+    def tick(self) -> None:
+        super().tick()
+        raise DatabaseAwayError("storage.url: did not answer for 60 minutes")
+
+
+@pytest.mark.parametrize("when", ["next", "report", "finished", "size"])
+def test_a_database_that_stays_away_ends_the_sweep_in_words_and_is_not_asked_again(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, told = MortalStorage(), list[TrialRecord]()
+    cohort = "auto" if when == "size" else 3
+    study = swept("random", resources={"cohort": cohort})
+    ledger = Ledger(study, storage)
+    queue = CohortQueue(ledger, on_change=told.append)
+    queue.open(2)
+    job = queue.next()
+    assert job is not None
+    gone = storage.clock = Gone()
+    monkeypatch.setattr(ledger, "save_cohort_size", lambda size: gone.tick())
+    told.clear()
+    name = next(iter(job.members))
+    row = {"epoch": 1, "val_accuracy": 1.0}
+    progress = [{"name": name, "status": "running", "rows": [row], "reason": "", "seconds": 1.0}]
+    if when == "next":
+        assert queue.next() is None
+    elif when == "report":
+        queue.report({"cohort": job.cohort, "progress": progress})
+    else:
+        queue.finished(job.cohort)
+    assert gone.ticks == 1
+    assert queue.refused == "storage.url: did not answer for 60 minutes"
+    queue.report({"cohort": job.cohort, "progress": progress})
+    assert queue.next() is None
+    if when in ("next", "report"):
+        assert not queue.idle
+        queue.finished(job.cohort)
+    assert queue.idle
+    queue.end_attempts()
+    assert gone.ticks == 1
+    assert told == []
+
+
+def test_a_study_that_cannot_be_planned_says_so_at_once() -> None:
+    storage = MortalStorage()
+    ledger = Ledger(swept("random"), storage)
+    storage.clock = Gone()
+    with pytest.raises(DatabaseAwayError, match="did not answer"):
+        CohortQueue(ledger)

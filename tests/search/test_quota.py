@@ -163,3 +163,16 @@ def test_a_full_disk_takes_what_nothing_needs(
     quota.on_change(waiting)
     assert len(names(study, "checkpoint.pt")) < 6
     assert len(names(study, "student.pt")) == 6
+
+
+def test_a_full_disk_takes_what_killed_saves_have_left(tmp_path: Path) -> None:
+    study, ledger = swept(tmp_path, stop_after=1)
+    going = next(trial for trial in ledger.trials if not trial.has_ended)
+    ledger.begin(going.name, "s0-2", attempt=True)
+    trials = study.folder / "trials"
+    for name in ("c000-s0", going.name):
+        (trials / name / ".checkpoint.pt.4321").write_bytes(bytes(1000))
+        (trials / name / ".checkpoint.pt.uploaded").touch()
+    Quota(ledger, None, lambda text: None).make_room()
+    assert names(study, ".checkpoint.pt.4321") == {going.name}  # it may be saving right now
+    assert names(study, ".checkpoint.pt.uploaded") == {"c000-s0", going.name}

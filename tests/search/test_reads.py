@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import math
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import event
 
+from kdscale.search import _reads as module
 from kdscale.search._reads import all_trials
 
 
@@ -81,6 +89,25 @@ def test_all_of_it_is_of_one_moment_while_another_writes(tmp_path: Path) -> None
     assert queries > 5
     assert found == wanted
     assert len(all_trials(storage, study)) == len(wanted) + queries
+
+
+def test_a_sweep_may_write_while_what_was_read_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "study.db"
+    storage = RDBStorage(f"sqlite:///{database}")
+    study, _ = fill(storage)
+    decode, writes = module._distribution, []
+
+    def write(text: str) -> BaseDistribution:
+        with closing(sqlite3.connect(database, timeout=0)) as sweep, sweep:
+            sweep.execute("UPDATE trial_params SET param_value = param_value")
+        writes.append(text)
+        return decode(text)
+
+    monkeypatch.setattr(module, "_distribution", write)
+    assert all_trials(storage, study) == storage.get_all_trials(study)
+    assert writes
 
 
 def test_a_study_without_a_trial(tmp_path: Path) -> None:

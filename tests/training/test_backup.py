@@ -135,6 +135,24 @@ def test_what_is_deleted_here_is_deleted_there(remote: Remote, tmp_path: Path) -
     assert not backup.fetch(tmp_path / "teachers" / "absent.pt")
 
 
+def test_what_a_killed_upload_left_goes_with_its_file(tmp_path: Path) -> None:
+    remote = Remote((tmp_path / "remote").as_uri())
+    folder = tmp_path / "remote" / "trials" / "kd"
+    folder.mkdir(parents=True)
+    left = [f"checkpoint-00000{epoch}.pt.gpu-7.4321.part" for epoch in (1, EPOCHS)]
+    for name in left:
+        (folder / name).touch()
+    backup = Backup(remote, tmp_path / "a")
+    cohort = cohort_of(members(tmp_path / "a" / "trials", "kd"))
+    list(train_cohort(cohort, data(), teacher(), Group(), backup))
+    assert sorted(os.listdir(folder)) == [f"checkpoint-00000{EPOCHS}.pt", left[1], "student.pt"]
+    path = checkpoint_path(tmp_path / "a" / "trials" / "kd")
+    path.unlink()
+    backup.delete(path)
+    backup.close(5)
+    assert os.listdir(folder) == ["student.pt"]
+
+
 def train_until_killed(folder: Path, uri: str, puts: int) -> None:
     """Trains in a process of its own, which SIGKILL ends in the middle of its n-th upload."""
     put = Remote.put

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from kdscale.errors import UserError
+from kdscale.training import Group, train_cohort
 from kdscale.training._checkpoint import load_checkpoint, save_atomically
 
-from .tasks import assert_same
+from .tasks import assert_same, cohort_of, data, members
 
 CONTENT: dict[str, Any] = {
     "epoch": 3,
@@ -47,6 +48,20 @@ def test_a_failure_in_the_middle_keeps_the_old_file(
     monkeypatch.undo()
     assert_same(load_checkpoint(path), CONTENT)
     assert os.listdir(tmp_path) == ["a.pt"]
+
+
+def test_a_cohort_begins_by_deleting_what_killed_ones_left_of_its_trials(tmp_path: Path) -> None:
+    kept = (".checkpoint.pt.uploaded", ".student.pt.uploaded", "notes.txt")
+    left = (".checkpoint.pt.4321", ".student.pt.4321", ".checkpoint.pt.gpu-7.4321")
+    trained, other = (tmp_path / name for name in ("undistilled", "other"))
+    for folder in (trained, other):
+        folder.mkdir()
+        for name in (*kept, *left):
+            (folder / name).touch()
+    cohort = cohort_of(members(tmp_path, "undistilled"))
+    next(train_cohort(cohort, data(), None, Group()))
+    assert sorted(os.listdir(trained)) == sorted(kept)
+    assert sorted(os.listdir(other)) == sorted((*kept, *left))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
