@@ -74,12 +74,25 @@ class Ledger:
     Optuna's samplers and plots no common search space.
     """
 
-    def __init__(self, study: Study, storage: BaseStorage) -> None:
+    def __init__(self, study: Study, storage: BaseStorage, *, create: bool = True) -> None:
+        """Reads the record.
+
+        Args:
+            study: The study.
+            storage: Where its record lies.
+            create: Whether to make what is missing, and to record the study as it is now; a
+                reader writes nothing, and reads no controls where there are none yet.
+
+        Raises:
+            UserError: If the study there is another.
+        """
         self.study = study
         self._storage = storage
-        self._ids = {
-            control: open_study(storage, study, control=control) for control in (False, True)
+        found = {
+            control: open_study(storage, study, control=control, create=create)
+            for control in (False, True)
         }
+        self._ids = {control: number for control, number in found.items() if number is not None}
         self._parameters = tuple(axis.name for axis in study.axes)
         self._counts = {False: 0, True: 0}
         self._trials: dict[str, TrialRecord] = {}
@@ -427,7 +440,8 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
 
     Args:
         study: The study.
-        create: Whether to start the study if there is none.
+        create: Whether to start the study if there is none, and to record a raised budget; else
+            nothing is written.
 
     Raises:
         UserError: If there is no such study, or the one there is another.
@@ -446,4 +460,4 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
     study = warmed(study, storage, begin=create)
     if create:
         forget_if_untrained(study, storage)
-    return Ledger(study, storage)
+    return Ledger(study, storage, create=create)
