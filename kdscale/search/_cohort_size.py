@@ -14,6 +14,9 @@ from kdscale.training import Measured
 _WORTH_MEASURING = 16
 """So many trials make at least two cohorts of a size that shares most of what can be shared."""
 
+FEWEST_MEASURED = 2
+"""Sizes that must be measured to choose another one."""
+
 _UNMEASURED = 8
 _GOOD_ENOUGH = 0.98
 """Of the most trials an hour: a smaller cohort that is as good leaves more to balance."""
@@ -119,7 +122,7 @@ def chosen_size(
         resources: What it was measured with.
     """
     kept = tuple(table)
-    if len(table) < 2:
+    if len(table) < FEWEST_MEASURED:
         size, why = min(most, _UNMEASURED), "too slow to measure"
         return CohortSize(size, why, kept, memory_bytes, resources)
     last, seconds_each, bytes_each = table[-1], *_slopes(table[-2], table[-1])

@@ -15,7 +15,7 @@ from kdscale.records import TrialRecord, Value
 from kdscale.search._ask import ask_generation
 from kdscale.search._attempts import Loss
 from kdscale.search._cohort_job import Job
-from kdscale.search._cohort_size import CohortSize, chosen_size, planned_size
+from kdscale.search._cohort_size import FEWEST_MEASURED, CohortSize, chosen_size, planned_size
 from kdscale.search._lease import NotTheWriterError
 from kdscale.search._ledger import Ledger
 from kdscale.search._packing import Place, Waiting, next_cohort
@@ -83,6 +83,8 @@ class CohortQueue:
         self._size = planned_size(ledger.study, ledger.cohort_size())
         self._measured: list[Measured] = []
         self._memory_bytes = 0
+        self._guessed = False
+        """Whether the size stands for this sweep alone, since its measurement crashed."""
         self._max_failures = ledger.study.resources.max_failures
         self._failures: dict[str, int] = {}
         self._losses: dict[str, Loss] = {}
@@ -205,7 +207,7 @@ class CohortQueue:
         loss = told or Loss("worker crash", "the worker stopped before its trials ended")
         job = self._running.pop(cohort)
         if job.measure:
-            self._end_measurement(loss)
+            self._end_measurement(told)
             return
         with self._batch():
             self._take_back(job, loss)
@@ -370,7 +372,7 @@ class CohortQueue:
 
     def _set_size(self, size: CohortSize) -> None:
         self._size = size
-        if self.ledger.study.resources.cohort == "auto":
+        if self.ledger.study.resources.cohort == "auto" and not self._guessed:
             self.ledger.save_cohort_size(size)
         self.on_size(size)
 
@@ -382,12 +384,25 @@ class CohortQueue:
         members = {name: self._values(name) for name in names}
         return Job(f"s{place.seed}-measured", place.seed, members, 0, measure=True)
 
-    def _end_measurement(self, loss: Loss) -> None:
+    def _end_measurement(self, loss: Loss | None) -> None:
+        """Takes the size that was measured, or what does instead where a worker was lost before.
+
+        A lost machine says nothing of sizes: the size is measured again. After a crash a guess
+        does for this sweep, and the next one measures.
+        """
+        if self.refused:
+            return
         table = sorted({row.size: row for row in self._measured}.values(), key=lambda row: row.size)
-        most = most_together(self.ledger.study)
-        if loss.reason == "out of memory":
+        most, why = most_together(self.ledger.study), ""
+        if loss is not None and loss.reason == "out of memory":
             most = table[-1].size if table else 1
-        self._set_size(chosen_size(table, most, self._memory_bytes, self._size.resources))
+        elif loss is not None and len(table) < FEWEST_MEASURED:
+            if not loss.counts:
+                return
+            self._guessed = True
+            why = f"a guess for this sweep, as its measurement crashed: {loss.detail}"
+        size = chosen_size(table, most, self._memory_bytes, self._size.resources)
+        self._set_size(replace(size, why=why) if why else size)
 
     def _plan(self) -> None:
         """Plans trials as far as the search can know them, and lets them wait for cohorts."""
