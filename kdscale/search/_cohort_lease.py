@@ -257,6 +257,12 @@ def allows(text: str, fence: int, cohort: str) -> bool:
         return True
 
 
+def fence_number(text: str) -> int:
+    """Returns the number of the sweep that a fence's text names; 0 if it names none."""
+    first = text.partition("\n")[0].partition(" ")[0]
+    return int(first) if first.isdecimal() else 0
+
+
 def lease_path(folder: Path, fence: int, cohort: str) -> Path:
     """Returns the path of a cohort's file."""
     return folder / LEASES / f"{fence}-{cohort}.json"

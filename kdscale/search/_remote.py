@@ -10,6 +10,7 @@ from pathlib import Path
 from kdscale.errors import UserError
 from kdscale.files import Remote, patiently
 from kdscale.records import TrialRecord
+from kdscale.search._remote_lease import FENCE, LEASES
 from kdscale.search._storage import open_storage
 from kdscale.search._study import Study
 from kdscale.training import Backup, student_path
@@ -105,7 +106,7 @@ def _own_id(study: Study) -> str:
 
 
 def delete_remote(study: Study) -> None:
-    """Deletes the study's remote folder.
+    """Deletes the study's remote folder, but its fence: workers that are lost may come back.
 
     Raises:
         UserError: If that cannot be done.
@@ -114,7 +115,7 @@ def delete_remote(study: Study) -> None:
     if remote is None:
         return
     try:
-        for name in remote.sizes():
+        for name in remote.sizes().keys() - {f"{LEASES}/{FENCE}"}:
             patiently(partial(remote.delete, name), _PATIENCE_SECONDS)
     except OSError as error:
         raise UserError(f"storage.remote: {remote} could not be deleted: {error}") from error
