@@ -51,7 +51,7 @@ from kdscale.search._storage import (
     find_study,
     forget_if_untrained,
     open_storage,
-    open_study,
+    open_studies,
 )
 from kdscale.search._study import Study
 from kdscale.search._value import trial_value
@@ -75,24 +75,10 @@ class Ledger:
     """
 
     def __init__(self, study: Study, storage: BaseStorage, *, create: bool = True) -> None:
-        """Reads the record.
-
-        Args:
-            study: The study.
-            storage: Where its record lies.
-            create: Whether to make what is missing, and to record the study as it is now; a
-                reader writes nothing, and reads no controls where there are none yet.
-
-        Raises:
-            UserError: If the study there is another.
-        """
+        """Reads the record; one that does not create writes nothing, whatever is missing."""
         self.study = study
         self._storage = storage
-        found = {
-            control: open_study(storage, study, control=control, create=create)
-            for control in (False, True)
-        }
-        self._ids = {control: number for control, number in found.items() if number is not None}
+        self._ids = open_studies(storage, study, create=create)
         self._parameters = tuple(axis.name for axis in study.axes)
         self._counts = {False: 0, True: 0}
         self._trials: dict[str, TrialRecord] = {}

@@ -385,24 +385,18 @@ class CohortQueue:
         return Job(f"s{place.seed}-measured", place.seed, members, 0, measure=True)
 
     def _end_measurement(self, loss: Loss | None) -> None:
-        """Takes the size that was measured, or what does instead where a worker was lost before.
-
-        A lost machine says nothing of sizes: the size is measured again. After a crash a guess
-        does for this sweep, and the next one measures.
-        """
+        """Takes the size that was measured; a lost machine says nothing: it is measured again."""
         if self.refused:
             return
         table = sorted({row.size: row for row in self._measured}.values(), key=lambda row: row.size)
-        most, why = most_together(self.ledger.study), ""
+        most, crash = most_together(self.ledger.study), ""
         if loss is not None and loss.reason == "out of memory":
             most = table[-1].size if table else 1
         elif loss is not None and len(table) < FEWEST_MEASURED:
             if not loss.counts:
                 return
-            self._guessed = True
-            why = f"a guess for this sweep, as its measurement crashed: {loss.detail}"
-        size = chosen_size(table, most, self._memory_bytes, self._size.resources)
-        self._set_size(replace(size, why=why) if why else size)
+            self._guessed, crash = True, loss.detail
+        self._set_size(chosen_size(table, most, self._memory_bytes, self._size.resources, crash))
 
     def _plan(self) -> None:
         """Plans trials as far as the search can know them, and lets them wait for cohorts."""

@@ -93,19 +93,23 @@ def study_names(study: Study) -> tuple[str, str]:
     return study.name, f"{study.name}/undistilled"
 
 
-def open_study(storage: BaseStorage, study: Study, *, control: bool, create: bool) -> int | None:
-    """Returns the storage's id of one of the study's two Optuna studies; None if it is not there.
+def open_studies(storage: BaseStorage, study: Study, *, create: bool) -> dict[bool, int]:
+    """Returns the storage's ids of the study's two Optuna studies, by whether it is the controls'.
 
     Args:
         storage: The storage.
         study: The study, compared with what the storage says of it.
-        control: Whether the one of controls is meant.
-        create: Whether to make it when it is missing, and to record the study as it is now; else
-            nothing is written.
+        create: Whether to make what is missing, and to record the study as it is now; else nothing
+            is written, and one that is missing is left out.
 
     Raises:
         UserError: If the storage's study is another.
     """
+    found = {control: _open_study(storage, study, control, create) for control in (False, True)}
+    return {control: number for control, number in found.items() if number is not None}
+
+
+def _open_study(storage: BaseStorage, study: Study, control: bool, create: bool) -> int | None:
     name = study_names(study)[control]
     study_id = find_study(storage, name)
     if study_id is None and create:
