@@ -192,7 +192,7 @@ def methods(studies: int) -> Iterator[tuple[str, ...]]:
         found = compare_methods(runs, "maximize", rng=rng)
         claims.append(any(one.p_adjusted <= 0.05 for one in found))
         held += [inside(one.bootstrap, 0.0) for one in found]
-        dominant += [one.dominance < 0.2 for one in found]
+        dominant += [one.dominance is not None and one.dominance < 0.2 for one in found]
     n = f"{studies:,}"
     yield (
         "false claim: any of three equal methods",

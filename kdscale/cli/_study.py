@@ -257,4 +257,4 @@ def _start_over(study: Study, *, yes: bool) -> None:
         raise UserError("--fresh: nothing was deleted (answer y, or add --yes)")
     for one in everything:
         with sweep_lock(one.folder):
-            delete_study(one)
+            delete_study(one, lambda note: console.print(f"[yellow]{escape(note)}[/]"))

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from kdscale.files import Remote
 from kdscale.search._process import Process, this_process
@@ -37,6 +38,16 @@ _POLL_SECONDS = 0.2
 _QUIET_SECONDS = 1.0
 _SUPERSEDED = 75
 """What a worker's process ends with: sysexits' "try again"."""
+
+
+class Leases(Protocol):
+    """Whoever knows where cohorts train."""
+
+    def has_stopped(self, cohort: str) -> bool:
+        """Gives a cohort up, and returns whether it can train no more."""
+
+    def forget(self, cohort: str) -> None:
+        """Takes note that a cohort has ended."""
 
 
 class CohortLease:
@@ -255,6 +266,12 @@ def allows(text: str, fence: int, cohort: str) -> bool:
         return int(number) == fence and cohort not in given_up
     except ValueError:  # it is being written
         return True
+
+
+def fence_number(text: str) -> int:
+    """Returns the number of the sweep that a fence's text names; 0 if it names none."""
+    first = text.partition("\n")[0].partition(" ")[0]
+    return int(first) if first.isdecimal() else 0
 
 
 def lease_path(folder: Path, fence: int, cohort: str) -> Path:

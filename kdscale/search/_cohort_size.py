@@ -14,6 +14,9 @@ from kdscale.training import Measured
 _WORTH_MEASURING = 16
 """So many trials make at least two cohorts of a size that shares most of what can be shared."""
 
+FEWEST_MEASURED = 2
+"""Sizes that must be measured to choose another one."""
+
 _UNMEASURED = 8
 _GOOD_ENOUGH = 0.98
 """Of the most trials an hour: a smaller cohort that is as good leaves more to balance."""
@@ -106,7 +109,7 @@ def _is_kind(name: str) -> bool:
 
 
 def chosen_size(
-    table: Sequence[Measured], most: int, memory_bytes: int, resources: str
+    table: Sequence[Measured], most: int, memory_bytes: int, resources: str, crash: str = ""
 ) -> CohortSize:
     """Returns the size with the most trials an hour that fits in memory.
 
@@ -117,10 +120,12 @@ def chosen_size(
         most: The most trials that can train together.
         memory_bytes: Memory of the process.
         resources: What it was measured with.
+        crash: What ended the measurement before it came far enough; empty if nothing did.
     """
     kept = tuple(table)
-    if len(table) < 2:
-        size, why = min(most, _UNMEASURED), "too slow to measure"
+    if len(table) < FEWEST_MEASURED:
+        guess = f"a guess for this sweep, as its measurement crashed: {crash}"
+        size, why = min(most, _UNMEASURED), guess if crash else "too slow to measure"
         return CohortSize(size, why, kept, memory_bytes, resources)
     last, seconds_each, bytes_each = table[-1], *_slopes(table[-2], table[-1])
 

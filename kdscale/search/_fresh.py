@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 import optuna
 from optuna.storages import RDBStorage
 
 from kdscale.errors import UserError
+from kdscale.search._fences import stop_workers
 from kdscale.search._lease import StudyLease
 from kdscale.search._remote import delete_remote, study_remote
 from kdscale.search._storage import DATABASE, open_storage, study_names
@@ -18,7 +20,7 @@ _OWNED = (
     f"{DATABASE}-*",
     "study.yaml",
     "sweep.lock",
-    "leases",
+    "leases/*.json",
     "trials",
     "teacher",
     "teachers",
@@ -33,7 +35,7 @@ _OWNED = (
     "mlflow.id",
     "mlartifacts",
 )
-"""Patterns of the files and folders that kdscale makes in a study folder."""
+"""Patterns of the files and folders that kdscale makes in a study folder, but the fence."""
 
 _MEBIBYTE = 2**20
 
@@ -58,15 +60,28 @@ def what_fresh_deletes(study: Study) -> list[str]:
     return lines
 
 
-def delete_study(study: Study) -> None:
+def delete_study(study: Study, on_note: Callable[[str], None] = lambda note: None) -> None:
     """Deletes what `what_fresh_deletes` lists, and nothing else in the study folder.
+
+    Workers that a lost sweep has left are stopped before. The fence remains, here and in the remote
+    folder: one that comes back later may not write into the study that begins anew.
+
+    Args:
+        study: The study.
+        on_note: Called with what is waited for.
 
     Raises:
         UserError: If a sweep is at the study, on whatever machine.
     """
     storage = _readable_storage(study)
-    if storage is not None:
-        StudyLease(storage, study.name).take()
+    if storage is None:
+        stop_workers(study, 0, on_note)
+    else:
+        lease = StudyLease(storage, study.name, on_note)
+        with lease.kept():  # workers may be waited for
+            lease.take()
+            stop_workers(study, lease.fence, on_note)
+        StudyLease(storage, study.name, on_note).take()
     delete_remote(study)
     if study.storage.url is not None and storage is not None:
         for name in study_names(study):

@@ -61,7 +61,7 @@ class Lease:
     Attributes:
         process: The writer.
         token: What no other writer has.
-        fence: How often the study has been taken, this time included.
+        fence: How often the study has been taken, this time included, and times before ``--fresh``.
         since: When it was taken, UTC in ISO 8601, by the writer's clock.
         seen: When it was renewed last, by the same clock.
         beat: How often it has been renewed.
@@ -96,6 +96,7 @@ class StudyLease:
         study: str,
         on_note: Callable[[str], None] = lambda note: None,
         *,
+        above: int = 0,
         beat_seconds: float = BEAT_SECONDS,
         stale_seconds: float = STALE_SECONDS,
     ) -> None:
@@ -105,6 +106,7 @@ class StudyLease:
             storage: The study's storage.
             study: The study's name in it.
             on_note: Called with what a person should know while they wait.
+            above: A number that the fence exceeds, whatever the storage says.
             beat_seconds: How often the lease is renewed.
             stale_seconds: How long it must have gone without, to be taken over.
         """
@@ -113,6 +115,7 @@ class StudyLease:
         self._study = study
         self._token = secrets.token_hex(8)
         self._on_note = on_note
+        self._above = above
         self._beat_seconds = beat_seconds
         self._stale_seconds = stale_seconds
         self._lease: Lease | None = None
@@ -123,7 +126,7 @@ class StudyLease:
 
     @property
     def fence(self) -> int:
-        """How often the study has been taken; 0 if it has not."""
+        """The lease's fence; 0 if it is not taken."""
         return self._lease.fence if self._lease else 0
 
     def take(self) -> None:
@@ -204,7 +207,7 @@ class StudyLease:
             return known
         if known is not None and known.held:
             self.lost_at = known.seen
-        fence = 1 if known is None else known.fence + 1
+        fence = max(self._above, 0 if known is None else known.fence) + 1
         return Lease(this_process(), self._token, fence, now(), now())
 
     def _renew_always(self) -> None:

@@ -51,7 +51,7 @@ from kdscale.search._storage import (
     find_study,
     forget_if_untrained,
     open_storage,
-    open_study,
+    open_studies,
 )
 from kdscale.search._study import Study
 from kdscale.search._value import trial_value
@@ -74,12 +74,11 @@ class Ledger:
     Optuna's samplers and plots no common search space.
     """
 
-    def __init__(self, study: Study, storage: BaseStorage) -> None:
+    def __init__(self, study: Study, storage: BaseStorage, *, create: bool = True) -> None:
+        """Reads the record; one that does not create writes nothing, whatever is missing."""
         self.study = study
         self._storage = storage
-        self._ids = {
-            control: open_study(storage, study, control=control) for control in (False, True)
-        }
+        self._ids = open_studies(storage, study, create=create)
         self._parameters = tuple(axis.name for axis in study.axes)
         self._counts = {False: 0, True: 0}
         self._trials: dict[str, TrialRecord] = {}
@@ -427,7 +426,8 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
 
     Args:
         study: The study.
-        create: Whether to start the study if there is none.
+        create: Whether to start the study if there is none, and to record a raised budget; else
+            nothing is written.
 
     Raises:
         UserError: If there is no such study, or the one there is another.
@@ -446,4 +446,4 @@ def open_ledger(study: Study, *, create: bool) -> Ledger:
     study = warmed(study, storage, begin=create)
     if create:
         forget_if_untrained(study, storage)
-    return Ledger(study, storage)
+    return Ledger(study, storage, create=create)

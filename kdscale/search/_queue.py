@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from kdscale.errors import UserError
 from kdscale.records import TrialRecord, Value
 from kdscale.search._ask import ask_generation
 from kdscale.search._attempts import Loss
 from kdscale.search._cohort_job import Job
-from kdscale.search._cohort_size import CohortSize, chosen_size, planned_size
+from kdscale.search._cohort_lease import Leases
+from kdscale.search._cohort_size import FEWEST_MEASURED, CohortSize, chosen_size, planned_size
 from kdscale.search._ledger import Ledger
 from kdscale.search._packing import Place, Waiting, next_cohort
 from kdscale.search._plan import (
@@ -31,16 +32,6 @@ from kdscale.search._racing import SeedRace
 from kdscale.search._rungs import RungGroup, rung_groups
 from kdscale.search._served import DatabaseAwayError
 from kdscale.training import Measured, Progress
-
-
-class Leases(Protocol):
-    """Whoever knows where cohorts train."""
-
-    def has_stopped(self, cohort: str) -> bool:
-        """Gives a cohort up, and returns whether it can train no more."""
-
-    def forget(self, cohort: str) -> None:
-        """Takes note that a cohort has ended."""
 
 
 class CohortQueue:
@@ -87,6 +78,8 @@ class CohortQueue:
         self._size = planned_size(ledger.study, ledger.cohort_size())
         self._measured: list[Measured] = []
         self._memory_bytes = 0
+        self._guessed = False
+        """Whether the size stands for this sweep alone, since its measurement crashed."""
         self._max_failures = ledger.study.resources.max_failures
         self._failures: dict[str, int] = {}
         self._losses: dict[str, Loss] = {}
@@ -204,17 +197,15 @@ class CohortQueue:
             cohort: The cohort.
             loss: Why its process died without a word, if it did.
         """
-        told = self._losses.pop(cohort, loss)
-        loss = told or Loss("worker crash", "the worker stopped before its trials ended")
-        job = self._running.pop(cohort)
+        job, told = self._running.pop(cohort), self._losses.pop(cohort, loss)
         if self._away:
             return
-        if job.measure:
-            with self._batch():
-                self._end_measurement(loss)
-            return
         with self._batch():
-            self._take_back(job, loss)
+            if job.measure:
+                self._end_measurement(told)
+            else:
+                silent = Loss("worker crash", "the worker stopped before its trials ended")
+                self._take_back(job, told or silent)
 
     def end_attempts(self) -> None:
         """Ends the attempts of trials that this sweep leaves unfinished, if they can be written."""
@@ -389,7 +380,7 @@ class CohortQueue:
 
     def _set_size(self, size: CohortSize) -> None:
         self._size = size
-        if self.ledger.study.resources.cohort == "auto":
+        if self.ledger.study.resources.cohort == "auto" and not self._guessed:
             self.ledger.save_cohort_size(size)
         self.on_size(size)
 
@@ -401,12 +392,19 @@ class CohortQueue:
         members = {name: self._values(name) for name in names}
         return Job(f"s{place.seed}-measured", place.seed, members, 0, measure=True)
 
-    def _end_measurement(self, loss: Loss) -> None:
+    def _end_measurement(self, loss: Loss | None) -> None:
+        """Takes the size that was measured; a lost machine says nothing: it is measured again."""
+        if self.refused:
+            return
         table = sorted({row.size: row for row in self._measured}.values(), key=lambda row: row.size)
-        most = most_together(self.ledger.study)
-        if loss.reason == "out of memory":
+        most, crash = most_together(self.ledger.study), ""
+        if loss is not None and loss.reason == "out of memory":
             most = table[-1].size if table else 1
-        self._set_size(chosen_size(table, most, self._memory_bytes, self._size.resources))
+        elif loss is not None and len(table) < FEWEST_MEASURED:
+            if not loss.counts:
+                return
+            self._guessed, crash = True, loss.detail
+        self._set_size(chosen_size(table, most, self._memory_bytes, self._size.resources, crash))
 
     def _plan(self) -> None:
         """Plans trials as far as the search can know them, and lets them wait for cohorts."""

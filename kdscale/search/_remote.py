@@ -10,12 +10,14 @@ from pathlib import Path
 from kdscale.errors import UserError
 from kdscale.files import Remote, patiently
 from kdscale.records import TrialRecord
+from kdscale.search._remote_lease import FENCE, LEASES
 from kdscale.search._storage import open_storage
 from kdscale.search._study import Study
 from kdscale.training import Backup, student_path
 
 _ID = "study.id"
 _ATTRIBUTE = "remote_id"
+_BEFORE = "remote_id_before"
 _PATIENCE_SECONDS = 30.0
 
 
@@ -66,7 +68,8 @@ def close_backup(backup: Backup) -> str:
 def claim_remote(study: Study) -> None:
     """Returns if the study's remote folder can be used, and is this study's own.
 
-    The study is in its storage by now.
+    The study is in its storage by now. Each claim changes the id by which it knows its folder, so
+    that of two copies of a study one alone goes on with the remote folder: the first to claim it.
 
     Raises:
         UserError: If not.
@@ -74,38 +77,33 @@ def claim_remote(study: Study) -> None:
     remote = study_remote(study)
     if remote is None:
         return
-    own = _own_id(study).encode()
+    storage = open_storage(study)
+    number = storage.get_study_id_from_name(study.name)
+    attributes = storage.get_study_user_attrs(number)
+    own = {attributes[key] for key in (_ATTRIBUTE, _BEFORE) if attributes.get(key)}
     try:
         patiently(remote.check, _PATIENCE_SECONDS)
-        known = remote.get(_ID)
-        if known != own and not remote.sizes("trials"):
-            remote.put(own, _ID)
-            known = own
+        known = (remote.get(_ID) or b"").decode()
+        if known in own or not remote.sizes("trials"):
+            new = uuid.uuid4().hex
+            # The folder has one of the two at every moment, also after a kill in between.
+            storage.set_study_user_attr(number, _BEFORE, known)
+            storage.set_study_user_attr(number, _ATTRIBUTE, new)
+            patiently(partial(remote.put, new.encode(), _ID), _PATIENCE_SECONDS)
+            return
     except OSError as error:
         why = " ".join(str(error).split())
         raise UserError(
             f"storage.remote: {remote} must be a folder to read and write, but: {why}"
         ) from error
-    if known != own:
-        raise UserError(
-            f"storage.remote: {remote} must be new or this study's own, but holds another study "
-            f"called {study.name} (use another name or folder, or --fresh, which deletes it)"
-        )
-
-
-def _own_id(study: Study) -> str:
-    """Returns what tells this study's remote folder from that of another of the same name."""
-    storage = open_storage(study)
-    number = storage.get_study_id_from_name(study.name)
-    known = storage.get_study_user_attrs(number).get(_ATTRIBUTE)
-    if known is None:
-        known = uuid.uuid4().hex
-        storage.set_study_user_attr(number, _ATTRIBUTE, known)
-    return str(known)
+    raise UserError(
+        f"storage.remote: {remote} must be new or this study's own, but holds another study "
+        f"called {study.name} (use another name or folder, or --fresh, which deletes it)"
+    )
 
 
 def delete_remote(study: Study) -> None:
-    """Deletes the study's remote folder.
+    """Deletes the study's remote folder, but its fence: workers that are lost may come back.
 
     Raises:
         UserError: If that cannot be done.
@@ -114,7 +112,7 @@ def delete_remote(study: Study) -> None:
     if remote is None:
         return
     try:
-        for name in remote.sizes():
+        for name in remote.sizes().keys() - {f"{LEASES}/{FENCE}"}:
             patiently(partial(remote.delete, name), _PATIENCE_SECONDS)
     except OSError as error:
         raise UserError(f"storage.remote: {remote} could not be deleted: {error}") from error

@@ -93,21 +93,38 @@ def study_names(study: Study) -> tuple[str, str]:
     return study.name, f"{study.name}/undistilled"
 
 
-def open_study(storage: BaseStorage, study: Study, *, control: bool) -> int:
-    """Returns the storage's id of the study, made when missing and compared when there."""
+def open_studies(storage: BaseStorage, study: Study, *, create: bool) -> dict[bool, int]:
+    """Returns the storage's ids of the study's two Optuna studies, by whether it is the controls'.
+
+    Args:
+        storage: The storage.
+        study: The study, compared with what the storage says of it.
+        create: Whether to make what is missing, and to record the study as it is now; else nothing
+            is written, and one that is missing is left out.
+
+    Raises:
+        UserError: If the storage's study is another.
+    """
+    found = {control: _open_study(storage, study, control, create) for control in (False, True)}
+    return {control: number for control, number in found.items() if number is not None}
+
+
+def _open_study(storage: BaseStorage, study: Study, control: bool, create: bool) -> int | None:
     name = study_names(study)[control]
     study_id = find_study(storage, name)
-    if study_id is None:
+    if study_id is None and create:
         study_id = _make_study(storage, study, name)
+    if study_id is None:
+        return None
     attributes = storage.get_study_user_attrs(study_id)
-    for key, text in (("versions", versions), ("commit", git_commit), ("format", record_format)):
-        if key not in attributes:  # a new study, or one whose making was cut short
-            storage.set_study_user_attr(study_id, key, text())
-    if not control:
-        wanted = _definition(study)
-        if "study" in attributes:
-            check_same_study(json.loads(attributes["study"]), json.loads(wanted), study.folder)
-        if attributes.get("study") != wanted:
+    wanted = _definition(study)
+    if not control and "study" in attributes:
+        check_same_study(json.loads(attributes["study"]), json.loads(wanted), study.folder)
+    if create:
+        for key, of in (("versions", versions), ("commit", git_commit), ("format", record_format)):
+            if key not in attributes:  # a new study, or one whose making was cut short
+                storage.set_study_user_attr(study_id, key, of())
+        if not control and attributes.get("study") != wanted:
             storage.set_study_user_attr(study_id, "study", wanted)
     return study_id
 

@@ -19,6 +19,7 @@ from kdscale.search._cluster import joined_cluster
 from kdscale.search._cohort_job import Place, tune_job
 from kdscale.search._cohort_lease import Fence
 from kdscale.search._cohort_size import CohortSize, resources_key
+from kdscale.search._fences import known_fence
 from kdscale.search._form import settled_by_ledger
 from kdscale.search._lease import StudyLease, sweep_lock
 from kdscale.search._ledger import Ledger, open_ledger
@@ -200,7 +201,7 @@ def write_study_file(study: Study) -> None:
 @contextmanager
 def leased(study: Study, on_note: Callable[[str], None]) -> Iterator[tuple[Ledger, int]]:
     """Gives the study's ledger and the number of this sweep, with nobody else at the study."""
-    lease = StudyLease(open_storage(study), study.name, on_note)
+    lease = StudyLease(open_storage(study), study.name, on_note, above=known_fence(study))
     with lease.kept():
         lease.take()
         ledger = open_ledger(study, create=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdscale import __version__
 from kdscale.errors import UserError
 from kdscale.losses import METHODS, Objective, PairShapes, TermConfig
 from kdscale.models import (
@@ -25,6 +26,7 @@ from kdscale.outputs import Need, Outputs
 from kdscale.training._checkpoint import load_checkpoint, save_atomically
 from kdscale.training._clock import Account
 from kdscale.training._compile import begin_compiled_step, compile_step
+from kdscale.training._definition import definition_of
 from kdscale.training._group import Group
 from kdscale.training._recipe import learning_rate, make_optimizer
 from kdscale.training._spec import ModelSpec, RecipeSpec
@@ -133,6 +135,9 @@ class Student:
         self.terms = ("loss", "ce", *(term.name for term in member.terms))
         self._group = group
         self._seed = seed
+        self._definition = definition_of(
+            member.ce_weight, member.ce_start_epoch, member.terms, recipe
+        )
         self._step = Step(network, objective, bf16=recipe.precision == "bf16").to(group.device)
         self._optimizer = make_optimizer(recipe, self._step)
         if recipe.compile:
@@ -263,6 +268,7 @@ class Student:
         content: dict[str, Any] = {
             "trial": self.member.name,
             "seed": self._seed,
+            "definition": [__version__, self._definition],
             "epoch": self.epoch,
             "history": [dict(row) for row in self.history],
             "seconds": self.seconds,
@@ -278,7 +284,7 @@ class Student:
         """Loads the checkpoint if worker 0 has one: other nodes need not have the same files.
 
         Raises:
-            UserError: If it cannot be read, or is of another trial or seed.
+            UserError: If it cannot be read, or is of another trial, seed, objective or recipe.
         """
         path, content = checkpoint_path(self.member.folder), None
         if self._group.size > 1:
@@ -291,6 +297,13 @@ class Student:
             raise UserError(
                 f"{path}: the checkpoint must be of trial {self.member.name} under seed "
                 f"{self._seed}, but is of {saved['trial']} under seed {saved['seed']}"
+            )
+        # Earlier versions may have left it out, or have understood the same file otherwise.
+        version, definition = saved.get("definition", ("", ""))
+        if version == __version__ and definition != self._definition:
+            raise UserError(
+                f"{path}: the checkpoint must be of this trial's objective and recipe, but is of "
+                "others (use another name, or delete it to train the trial from the first epoch)"
             )
         self._step.load_state_dict(saved["step"])
         self._optimizer.load_state_dict(saved["optimizer"])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import threading
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
@@ -11,10 +13,13 @@ from sweeps import PretendSweep, study_in
 
 from kdscale.analysis import write_report
 from kdscale.errors import UserError
-from kdscale.search import Study, delete_study, open_ledger, what_fresh_deletes
+from kdscale.search import Study, _remote_lease, delete_study, open_ledger, what_fresh_deletes
+from kdscale.search._cohort_lease import CohortLease, Fence, lease_path, may_train
 from kdscale.search._lease import Lease
-from kdscale.search._process import this_process
+from kdscale.search._process import Process, this_process
+from kdscale.search._remote import study_remote
 from kdscale.search._storage import open_storage
+from kdscale.search._sweep import leased
 
 FOREIGN = (
     "notes.txt",
@@ -98,6 +103,78 @@ def test_what_another_sweep_is_at_is_not_deleted(tmp_path: Path) -> None:
     storage.set_study_user_attr(number, "lease", json.loads(ended.to_json()))
     delete_study(study)
     assert what_fresh_deletes(study) == []
+
+
+def worker_of(folder: Path, number: int, process: Process) -> None:
+    """Leaves what a worker of a sweep of that number leaves there while it trains."""
+    said = {"process": asdict(process), "fence": number, "cohort": "s0-1", "trials": ["c000-s0"]}
+    lease_path(folder, number, "s0-1").write_text(json.dumps(said))
+
+
+def test_a_worker_of_the_deleted_study_stays_behind_the_fence(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    PretendSweep(stop_after=1)(study)
+    with leased(study, print) as (_, number):
+        Fence(study.folder, number)
+        worker_of(study.folder, number, replace(this_process(), start=1))  # which has ended
+    file = study.folder / "leases" / "fence"
+    assert may_train(file, number, "s0-1")
+    assert not [line for line in what_fresh_deletes(study) if "fence" in line]
+    delete_study(study)
+    assert files(study.folder) == {"leases/fence"}
+    assert what_fresh_deletes(study) == []
+    assert not may_train(file, number, "s0-1")
+    between = int(file.read_text())
+    with leased(study, print) as (ledger, again):
+        assert not ledger.trials
+        assert again > between > number
+
+
+def test_the_fence_outlives_a_database_that_cannot_be_read(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    PretendSweep(stop_after=1)(study)
+    Fence(study.folder, 7)
+    for path in study.folder.glob("study.db*"):
+        path.unlink()
+    (study.folder / "study.db").write_text("no database")
+    delete_study(study)
+    assert files(study.folder) == {"leases/fence"}
+    with leased(study, print) as (_, number):
+        assert number == 9
+
+
+def test_a_worker_elsewhere_is_stopped_before_anything_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_remote_lease, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(_remote_lease, "_ASK_SECONDS", 0.05)
+    place = f"storage.remote='{(tmp_path / 'bucket').as_uri()}'"
+    study, elsewhere = (study_in(tmp_path / one, place) for one in ("here", "there"))
+    remote = study_remote(study)
+    assert remote is not None
+    PretendSweep(stop_after=1)(study)
+    with leased(study, print) as (_, number):
+        remote.put(f"{number}\n".encode(), "leases/fence")
+    left = threading.Event()
+    trials = ["c000-s0"]
+    lease = CohortLease(tmp_path / "node", number, "s0-1", trials, left.set, remote)
+    name = f"leases/{number}-s0-1.json"
+    while remote.get(name) is None:
+        time.sleep(0.02)
+
+    def end() -> None:
+        left.wait()
+        remote.put(b"its last checkpoint", "trials/c000-s0/checkpoint-000001.pt")
+        lease.close()
+
+    threading.Thread(target=end).start()
+    delete_study(study)
+    assert remote.sizes().keys() == {"leases/fence"}
+    said = remote.get("leases/fence")
+    assert said is not None
+    assert int(said) > number
+    with leased(elsewhere, print) as (_, again):  # from another folder of another machine
+        assert again > int(said)
 
 
 def test_a_new_study_has_nothing_to_delete(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdscale.records import TrialRecord
-from kdscale.search import Ledger, Study, open_ledger
+from kdscale.records import AttemptReason, TrialRecord
+from kdscale.search import CohortSize, Ledger, Study, open_ledger
+from kdscale.search._attempts import Loss
 from kdscale.search._plan import controls, generation, generations
 from kdscale.search._queue import CohortQueue
 from kdscale.search._served import DatabaseAwayError
 
-from .simulate import SECONDS_AN_EPOCH, Clock, Killed, MortalStorage, Sweep, metrics
+from .simulate import FULL, SECONDS_AN_EPOCH, Clock, Killed, MortalStorage, Sweep, metrics
 from .studies import make_study
 
 EPOCHS = 6
@@ -465,6 +466,60 @@ def test_what_runs_out_of_memory_while_measuring_is_never_tried() -> None:
     assert sweep.outcome() == wanted.outcome()
     assert [size.size for size in sweep.sizes] == [4]
     assert max(len(job.members) for job in sweep.jobs[1:]) == 4
+
+
+def measuring(storage: MortalStorage) -> tuple[CohortQueue, str]:
+    """Returns a queue whose cohort size is being measured, and the cohort that measures it."""
+    queue = CohortQueue(Ledger(many(), storage))
+    queue.open(1, "a node")
+    job = queue.next()
+    assert job is not None
+    assert job.measure
+    return queue, job.cohort
+
+
+def test_a_refused_measurement_leaves_no_size() -> None:
+    queue, cohort = measuring(MortalStorage())
+    queue.report({"cohort": cohort, "refused": "recipe.batch_size must be at most 10"})
+    queue.finished(cohort)
+    assert queue.idle
+    assert queue.ledger.cohort_size() is None
+
+
+@pytest.mark.parametrize("reason", ["node lost", "preempted"])
+@pytest.mark.parametrize("told", [[], [1]])
+def test_a_measurement_that_a_machine_took_with_it_is_made_again(
+    reason: AttemptReason, told: list[int]
+) -> None:
+    queue, cohort = measuring(MortalStorage())
+    for size in told:
+        row = {"size": size, "step_seconds": 1.0, "peak_bytes": 10}
+        queue.report({"measured": [row], "memory_bytes": 10**9})
+    queue.finished(cohort, Loss(reason, "its node is gone"))
+    assert queue.ledger.cohort_size() is None
+    again = queue.next()
+    assert again is not None
+    assert again.measure
+
+
+def test_after_a_crashed_measurement_a_guess_does_for_this_sweep() -> None:
+    queue, cohort = measuring(storage := MortalStorage())
+    seen: list[CohortSize] = []
+    queue.on_size = seen.append
+    queue.report({"cohort": cohort, "crashed": "Traceback\n  ...\nOSError: no disk"})
+    queue.finished(cohort)
+    (size,) = seen
+    assert (size.size, size.table) == (8, ())
+    assert "OSError: no disk" in size.why
+    assert queue.ledger.cohort_size() is None
+    job = queue.next()
+    assert job is not None
+    assert not job.measure
+    queue.report({"cohort": job.cohort, "crashed": "OutOfMemoryError: full", **FULL})
+    queue.finished(job.cohort)
+    assert [one.size for one in seen] == [8, len(job.members) // 2]  # still a guess
+    assert queue.ledger.cohort_size() is None
+    measuring(storage)  # the next sweep measures
 
 
 def test_few_trials_all_train_together_without_a_measurement() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,58 @@ def test_a_remote_folder_belongs_to_one_study(tmp_path: Path) -> None:
     assert remote.sizes() == {}
     open_ledger(other, create=True)
     claim_remote(other)
+
+
+def claimed(place: Path, uri: str) -> Study:
+    """Returns a study of a folder that has trained something there and at its remote folder."""
+    study = small_study(place, remote=uri)
+    open_ledger(study, create=True)
+    claim_remote(study)
+    remote = study_remote(study)
+    assert remote is not None
+    remote.put(b"", "trials/c000-s0/checkpoint-000001.pt")
+    return study
+
+
+def test_of_two_copies_of_a_study_one_goes_on_with_its_remote_folder(tmp_path: Path) -> None:
+    uri = (tmp_path / "remote").as_uri()
+    first = claimed(tmp_path / "first", uri)
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    copy = small_study(tmp_path / "copy", remote=uri)
+    claim_remote(copy)
+    with pytest.raises(UserError, match="must be new or this study's own, but holds another"):
+        claim_remote(first)
+    (tmp_path / "copy").rename(tmp_path / "moved")
+    claim_remote(small_study(tmp_path / "moved", remote=uri))
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_claim_that_was_cut_short_is_made_again(
+    tmp_path: Path, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = claimed(tmp_path / "first", (tmp_path / "remote").as_uri())
+    whole = Remote.put
+
+    def put(remote: Remote, data: bytes | Path, name: str) -> None:
+        if name == "study.id":
+            if written:
+                whole(remote, data, name)
+            raise KeyboardInterrupt
+        whole(remote, data, name)
+
+    for _ in range(2):
+        monkeypatch.setattr(Remote, "put", put)
+        with pytest.raises(KeyboardInterrupt):
+            claim_remote(study)
+    monkeypatch.undo()
+    claim_remote(study)
+
+
+def test_a_study_whose_id_an_earlier_version_wrote_goes_on(tmp_path: Path) -> None:
+    study = claimed(tmp_path / "first", (tmp_path / "remote").as_uri())
+    with closing(sqlite3.connect(study.folder / "study.db")) as database, database:
+        database.execute("DELETE FROM study_user_attributes WHERE key = 'remote_id_before'")
+    claim_remote(study)
 
 
 def test_a_remote_folder_that_cannot_be_used_is_refused(

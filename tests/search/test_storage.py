@@ -16,7 +16,7 @@ from sweeps import PretendSweep, study_file, study_in
 import kdscale
 from kdscale import cli
 from kdscale.errors import UserError
-from kdscale.search import Study, open_ledger, train_teacher
+from kdscale.search import Study, ledger_snapshot, open_ledger, train_teacher
 from kdscale.search._cohort_job import Place, reports
 from kdscale.search._queue import CohortQueue
 from kdscale.search._storage import open_storage
@@ -173,6 +173,42 @@ def test_a_raised_budget_by_override_continues(study: Study) -> None:
     assert len(open_ledger(raised, create=False).trials) == 6
     with pytest.raises(UserError, match=r"budget\.trials was 6, now 4"):
         open_ledger(study, create=True)
+
+
+def rows_of(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as connection:
+        return list(connection.iterdump())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_reader_with_a_raised_budget_changes_nothing(tmp_path: Path, shared: bool) -> None:
+    team = tmp_path / "team.db"
+    places = [f"storage.url='sqlite:///{team}'"] if shared else []
+    study = study_in(tmp_path / "studies", *places)
+    PretendSweep(stop_after=1)(study)
+    database = team if shared else study.folder / "study.db"
+    before = rows_of(database)
+    raised = study_in(tmp_path / "studies", *places, "budget.trials=8")
+    assert open_ledger(raised, create=False).record().trials
+    with ledger_snapshot(raised) as ledger:
+        assert ledger.record().trials
+    assert rows_of(database) == before
+    assert PretendSweep()(study).complete  # under its own file
+
+
+def test_a_reader_makes_up_for_nothing(study: Study) -> None:
+    storage = open_storage(study)
+    storage.delete_study(storage.get_study_id_from_name("tiny/undistilled"))
+    database = study.folder / "study.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("DELETE FROM study_user_attributes WHERE key IN ('versions', 'study')")
+    before = rows_of(database)
+    record = open_ledger(study, create=False).record()
+    assert len(record.trials) == 4
+    assert record.controls == ()
+    assert rows_of(database) == before
+    open_ledger(study, create=True)
+    test_a_record_says_its_format_and_who_wrote_it(study)
 
 
 # Damage

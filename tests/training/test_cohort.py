@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import kdscale
 from kdscale.data import Augmentation, epoch_order, normalise
 from kdscale.errors import UserError
 from kdscale.losses import TermConfig
@@ -18,10 +20,12 @@ from kdscale.training import (
     Group,
     Member,
     ModelSpec,
+    RecipeSpec,
     checkpoint_path,
     train_cohort,
 )
 from kdscale.training import _cohort as loop
+from kdscale.training._definition import definition_of
 from kdscale.training._student import Lesson, Student
 
 from .tasks import (
@@ -346,3 +350,45 @@ def test_a_checkpoint_of_another_trial_or_seed_is_refused(tmp_path: Path) -> Non
         train(cohort_of((other,)))
     with pytest.raises(UserError, match="under seed 6, but is of kd under seed 5"):
         train(cohort_of((member,), seed=6))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ce_weight": 0.5},
+        {"ce_start_epoch": 2},
+        {"recipe": recipe_with(lr=RECIPE.lr / 2)},
+        {"terms": tuple(replace(term, weight=0.25) for term in TERMS["kd"])},
+    ],
+)
+def test_a_checkpoint_of_another_objective_or_recipe_is_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    [member] = members(tmp_path, "kd")
+    train(cohort_of((member,), epochs=1))
+    with pytest.raises(UserError, match=r"checkpoint\.pt: the checkpoint must be of this trial's"):
+        train(cohort_of((replace(member, **change),)))
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    [member] = members(tmp_path, "kd")
+    train(cohort_of((member,), epochs=1))
+    path = checkpoint_path(member.folder)
+    saved = torch.load(path, weights_only=True)
+    assert saved["definition"][0] == kdscale.__version__
+    other = replace(member, ce_weight=0.5)
+    for definition in (["0.0.9", "what it took for the definition"], None):
+        saved["definition"] = definition
+        torch.save({key: value for key, value in saved.items() if value is not None}, path)
+        assert train(cohort_of((other,), epochs=1))["kd"].status == "done"
+
+
+def test_equal_numbers_of_any_type_define_the_same_training() -> None:
+    def definition(depth: float, alpha: float, recipe: RecipeSpec = RECIPE) -> str:
+        term = TermConfig("a", "kd", 1, {"depth": depth, "alpha": alpha, "form": "x", "on": True})
+        return definition_of(1.0, 1, (term,), recipe)
+
+    known = definition(5, 8.0)
+    assert definition(5.0, 8) == known
+    assert definition(5, 8.0, recipe_with(executor="loop", channels_last=True)) == known
+    assert len({known, definition(6, 8.0), definition(5, math.nextafter(8.0, 9.0))}) == 3
