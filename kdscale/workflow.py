@@ -46,6 +46,7 @@ from kdscale.search import (
     fetch_students,
     load_folder,
     load_study,
+    make_folder,
     open_ledger,
 )
 from kdscale.search import train_teacher as train_study_teacher
@@ -230,10 +231,11 @@ def teacher_score(study: Study, output: Path | None) -> tuple[Score, Path]:
         output: Where to copy the weights, or None.
 
     Raises:
-        UserError: If the teacher cannot be used, or its weights not be copied.
+        UserError: If the teacher cannot be used, or its weights not be stored or copied.
     """
     data = load_data(study.task.data)
     network = load_teacher(study.task.teacher, data, study.teacher_folder)
+    make_folder(study.folder)
     score = evaluate([network], data.validation, data)[0]
     path = store_teacher(network, study.task.teacher, data.num_classes, study.folder)
     if output is not None:

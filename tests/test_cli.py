@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import shutil
@@ -643,6 +644,48 @@ def test_report_of_a_damaged_study(run: Run, tmp_path: Path, content: bytes, mes
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("error studies/tiny/study.db: must ")
     assert message in ran.err
+
+
+def test_train_and_teacher_need_a_folder_before_they_train(
+    run: Run, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("train_cohort", "train_task_teacher", "settled_here"):
+        monkeypatch.setattr(f"kdscale.search._single.{name}", must_not_run)
+    monkeypatch.setattr("kdscale.workflow.evaluate", must_not_run)
+    words = (study_file(tmp_path), "alpha=3", "depth=3", "storage.folder=tiny.yaml")
+    given = f"task.teacher.weights={weights}"
+    for ran in (run("train", *words, given), run("teacher", *words), run("teacher", *words, given)):
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith("error tiny.yaml/tiny: must be a folder to write to, but: ")
+
+
+def test_a_file_that_cannot_be_used_is_one_message(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = "must be a file or folder that can be read and written, but:"
+    for command in ("check", "status"):
+        ran = run(command, "x" * 300)
+        assert ran == Ran(2, "", f"error {'x' * 300}: {rule} File name too long\n")
+    path = study_file(tmp_path)
+    real = Path.exists
+
+    def exists(self: Path) -> bool:
+        if "studies" in self.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return real(self)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    ran = run("status", path)
+    assert ran == Ran(2, "", f"error studies/tiny/study.db: {rule} Permission denied\n")
+
+
+def test_an_error_of_no_file_is_no_users_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        raise OSError("a defect")
+
+    monkeypatch.setattr("kdscale.workflow.load", load)
+    with pytest.raises(OSError, match="a defect"):
+        run("check", "x.yaml")
 
 
 def test_sweep_needs_a_folder_to_write_to(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from kdscale.search._designs import designed_configuration
 from kdscale.search._estimate_cost import Check, check
 from kdscale.search._files_plan import FilesPlan
 from kdscale.search._fill_cache import Filled, fill_cache
-from kdscale.search._folder import STUDY_FILE, load_folder
+from kdscale.search._folder import STUDY_FILE, load_folder, make_folder
 from kdscale.search._fresh import delete_study, what_fresh_deletes
 from kdscale.search._heartbeat import CohortSeen, Heartbeat
 from kdscale.search._lease import sweep_lock
@@ -55,6 +55,7 @@ __all__ = [
     "load_folder",
     "load_study",
     "losses",
+    "make_folder",
     "open_ledger",
     "read_yaml",
     "room",

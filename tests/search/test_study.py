@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import ValidationError
+from sweeps import study_file
 
 from kdscale.errors import StudyFileError, UserError
 from kdscale.search import Study, load_study
@@ -172,6 +173,16 @@ def test_paths_are_relative_to_the_file_or_else_to_the_working_directory(
     for name in ("timm", "package:icons100-resnet8"):
         study = load_data(study_data(task=task), folder, f"task.teacher.weights={name}")
         assert study.task.teacher.weights == name
+
+
+@pytest.mark.parametrize("key", ["name", "tasks.0.name"])
+def test_a_name_has_room_in_a_file_name(tmp_path: Path, key: str) -> None:
+    path = study_file(tmp_path, tasks=[{"name": "a" * 100}])
+    assert load_study(path, [f"{key}={'b' * 100}"]).tasks
+    with pytest.raises(StudyFileError) as raised:
+        load_study(path, [f"{key}={'b' * 101}"])
+    [problem] = raised.value.problems
+    assert (problem.path, problem.rule) == (key, "must have at most 100 characters")
 
 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
