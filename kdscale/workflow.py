@@ -44,6 +44,7 @@ from kdscale.search import (
     Ledger,
     Study,
     fetch_students,
+    ledger_snapshot,
     load_folder,
     load_study,
     make_folder,
@@ -200,7 +201,7 @@ def power_of(
 
 def _shown_noise(path: Path) -> tuple[float, str]:
     """Returns the noise of a run that pairing leaves, as a study shows it, and how it is known."""
-    record = open_ledger(load(path, []), create=False).record()
+    record = _read(load(path, []))
     results = results_of(record)
     floor = noise_floor(without(results, far_worse(results)))
     if floor is None or floor.within.sd == 0.0:
@@ -301,11 +302,17 @@ def compare(
     Raises:
         UserError: There is no such study, or they cannot be compared.
     """
-    records = [open_ledger(study, create=False).record() for study in studies]
+    records = [_read(study) for study in studies]
     comparison = StudyComparison(records)
     return comparison, write_comparison(
         comparison, folder or Path("comparisons") / _joined(records)
     )
+
+
+def _read(study: Study) -> StudyRecord:
+    """Returns a study that may be another's: nothing is written beside it."""
+    with ledger_snapshot(study) as ledger:
+        return ledger.record()
 
 
 def show_together(

@@ -852,7 +852,10 @@ def test_check_says_the_seeds_that_a_difference_needs(run: Run, tmp_path: Path) 
     assert "the plan's 2 seeds show differences of " in text
 
 
-def test_check_takes_the_noise_from_a_study(run: Run, swept: Path) -> None:
+def test_check_takes_the_noise_from_a_study(
+    run: Run, swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdscale.workflow.open_ledger", must_not_run)  # it may be another's
     ran = run("check", swept, "--power", "0.3", "--noise", swept)
     assert (ran.code, ran.err) == (0, "")
     assert "from 4 trials of tiny" in one_line(ran.out)
@@ -880,12 +883,13 @@ def test_power_without_noise_is_refused(
 
 
 def test_studies_are_compared_on_one_page(
-    run: Run, tmp_path: Path, pretend: Callable[..., None]
+    run: Run, tmp_path: Path, pretend: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend()
     for name in ("one", "two"):
         run("sweep", study_file(tmp_path / name, name=name))
     studies = ["studies/one", "studies/two"]
+    monkeypatch.setattr("kdscale.workflow.open_ledger", must_not_run)  # they may be another's
     ran = run("compare", *studies, "--no-mlflow", "--output", "side by side")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("Which of one and two gives the student the highest validation")

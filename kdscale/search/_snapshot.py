@@ -45,7 +45,12 @@ def ledger_snapshot(study: Study) -> Iterator[Ledger]:
         except OSError as error:
             raise UserError(f"{database}: must be a file to read, but: {error}") from error
         storage = study.storage.model_copy(update={"folder": Path(folder)})
-        ledger = open_ledger(study.model_copy(update={"storage": storage}), create=False)
+        copied = study.model_copy(update={"storage": storage})
+        try:
+            ledger = open_ledger(copied, create=False)
+        except UserError as error:  # about the copy, of which nobody knows
+            text = str(error).replace(str(copied.folder), str(study.folder))
+            raise UserError(text) from None
         ledger.study = ledger.study.model_copy(update={"storage": study.storage})
         yield ledger
 
