@@ -882,6 +882,12 @@ def test_power_without_noise_is_refused(
 # compare
 
 
+def test_help_of_compare_says_where_the_page_goes(run: Run) -> None:
+    told = run("compare", "--help").out
+    assert "Folder of the page [default:" in told
+    assert "comparisons/NAMES]." in told
+
+
 def test_studies_are_compared_on_one_page(
     run: Run, tmp_path: Path, pretend: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

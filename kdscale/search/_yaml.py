@@ -57,8 +57,9 @@ def read_yaml(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         near = [str(file) for file in path.parent.glob("*.y*ml")]
+        hint = did_you_mean(str(path), near)
         message = f"{path}: the study file must be readable, but: {error.strerror}"
-        raise UserError(f"{message} {did_you_mean(str(path), near)}".rstrip()) from None
+        raise UserError(f"{message} ({hint})" if hint else message) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the study file must be UTF-8 text, but: {error}") from None
     try:

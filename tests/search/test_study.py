@@ -187,7 +187,7 @@ def test_a_name_has_room_in_a_file_name(tmp_path: Path, key: str) -> None:
 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "cifar.yaml").write_text("name: x")
-    with pytest.raises(UserError, match=r'did you mean ".*cifar\.yaml"'):
+    with pytest.raises(UserError, match=r' \(did you mean ".*cifar\.yaml"\?\)$'):
         load_study(tmp_path / "cifra.yaml")
 
 
