@@ -44,11 +44,10 @@ from kdscale.search import (
     Ledger,
     Study,
     fetch_students,
-    ledger_snapshot,
     load_folder,
     load_study,
-    make_folder,
     open_ledger,
+    record_snapshot,
 )
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
@@ -201,7 +200,7 @@ def power_of(
 
 def _shown_noise(path: Path) -> tuple[float, str]:
     """Returns the noise of a run that pairing leaves, as a study shows it, and how it is known."""
-    record = _read(load(path, []))
+    record = record_snapshot(load(path, []))
     results = results_of(record)
     floor = noise_floor(without(results, far_worse(results)))
     if floor is None or floor.within.sd == 0.0:
@@ -232,11 +231,10 @@ def teacher_score(study: Study, output: Path | None) -> tuple[Score, Path]:
         output: Where to copy the weights, or None.
 
     Raises:
-        UserError: If the teacher cannot be used, or its weights not be stored or copied.
+        UserError: If the teacher cannot be used, or its weights not be copied.
     """
     data = load_data(study.task.data)
     network = load_teacher(study.task.teacher, data, study.teacher_folder)
-    make_folder(study.folder)
     score = evaluate([network], data.validation, data)[0]
     path = store_teacher(network, study.task.teacher, data.num_classes, study.folder)
     if output is not None:
@@ -302,17 +300,11 @@ def compare(
     Raises:
         UserError: There is no such study, or they cannot be compared.
     """
-    records = [_read(study) for study in studies]
+    records = [record_snapshot(study) for study in studies]
     comparison = StudyComparison(records)
     return comparison, write_comparison(
         comparison, folder or Path("comparisons") / _joined(records)
     )
-
-
-def _read(study: Study) -> StudyRecord:
-    """Returns a study that may be another's: nothing is written beside it."""
-    with ledger_snapshot(study) as ledger:
-        return ledger.record()
 
 
 def show_together(

@@ -17,7 +17,7 @@ from kdscale.search._plan import cost, fewest_and_most, spared_epochs
 from kdscale.search._remote import fetch_students
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher
-from kdscale.search._snapshot import ledger_snapshot
+from kdscale.search._snapshot import ledger_snapshot, record_snapshot
 from kdscale.search._storage import DATABASE, has_begun
 from kdscale.search._study import Resolved, Study, load_study
 from kdscale.search._sweep import Listener, Outcome, sweep, write_study_file
@@ -58,6 +58,7 @@ __all__ = [
     "make_folder",
     "open_ledger",
     "read_yaml",
+    "record_snapshot",
     "room",
     "single_trial",
     "spared_epochs",

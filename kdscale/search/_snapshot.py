@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kdscale.errors import UserError
+from kdscale.records import StudyRecord
 from kdscale.search._ledger import Ledger, open_ledger
 from kdscale.search._storage import DATABASE
 from kdscale.search._study import Study
@@ -53,6 +54,16 @@ def ledger_snapshot(study: Study) -> Iterator[Ledger]:
             raise UserError(text) from None
         ledger.study = ledger.study.model_copy(update={"storage": study.storage})
         yield ledger
+
+
+def record_snapshot(study: Study) -> StudyRecord:
+    """Returns a study as it stands now, perhaps another's: nothing is written beside it.
+
+    Raises:
+        UserError: If there is no such study, or its files cannot be read.
+    """
+    with ledger_snapshot(study) as ledger:
+        return ledger.record()
 
 
 def copy_database(database: Path, copy: Path) -> None:
