@@ -185,6 +185,36 @@ def test_a_name_has_room_in_a_file_name(tmp_path: Path, key: str) -> None:
     assert (problem.path, problem.rule) == (key, "must have at most 100 characters")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 5000, f"{'[' * 5000}{']' * 5000}", f"{'[' * 64}{']' * 64}", "&a [*a]"],
+    ids=["unclosed", "closed", "few", "endless"],
+)
+def test_a_file_that_is_nested_too_deep_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text(f"name: x\ntask: {text}\n")
+    with pytest.raises(StudyFileError) as raised:
+        load_study(path)
+    assert str(raised.value) == f"{path}: must be nested at most 64 levels deep"
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"),
+    [
+        ("budget.trials=1000001", "must be <= 1000000"),
+        ("seeds=10001", "must be <= 10000"),
+        ("seeds={n: 10001}", "must be <= 10000"),
+        (f"seeds={list(range(10001))}".replace(" ", ""), "must have at most 10000 entries"),
+    ],
+    ids=["trials", "seeds", "n", "list"],
+)
+def test_a_study_has_an_upper_bound(tmp_path: Path, override: str, rule: str) -> None:
+    with pytest.raises(StudyFileError) as raised:
+        load_study(study_file(tmp_path), [override])
+    [problem] = raised.value.problems
+    assert rule in problem.rule
+
+
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "cifar.yaml").write_text("name: x")
     with pytest.raises(UserError, match=r' \(did you mean ".*cifar\.yaml"\?\)$'):
