@@ -47,6 +47,7 @@ from kdscale.search import (
     load_folder,
     load_study,
     open_ledger,
+    record_snapshot,
 )
 from kdscale.search import train_teacher as train_study_teacher
 from kdscale.terminal import SweepView
@@ -199,7 +200,7 @@ def power_of(
 
 def _shown_noise(path: Path) -> tuple[float, str]:
     """Returns the noise of a run that pairing leaves, as a study shows it, and how it is known."""
-    record = open_ledger(load(path, []), create=False).record()
+    record = record_snapshot(load(path, []))
     results = results_of(record)
     floor = noise_floor(without(results, far_worse(results)))
     if floor is None or floor.within.sd == 0.0:
@@ -299,7 +300,7 @@ def compare(
     Raises:
         UserError: There is no such study, or they cannot be compared.
     """
-    records = [open_ledger(study, create=False).record() for study in studies]
+    records = [record_snapshot(study) for study in studies]
     comparison = StudyComparison(records)
     return comparison, write_comparison(
         comparison, folder or Path("comparisons") / _joined(records)

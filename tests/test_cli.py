@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import shutil
@@ -645,6 +646,48 @@ def test_report_of_a_damaged_study(run: Run, tmp_path: Path, content: bytes, mes
     assert message in ran.err
 
 
+def test_train_and_teacher_need_a_folder_before_they_train(
+    run: Run, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("train_cohort", "train_task_teacher", "settled_here"):
+        monkeypatch.setattr(f"kdscale.search._single.{name}", must_not_run)
+    monkeypatch.setattr("kdscale.workflow.evaluate", must_not_run)
+    words = (study_file(tmp_path), "alpha=3", "depth=3", "storage.folder=tiny.yaml")
+    given = f"task.teacher.weights={weights}"
+    for ran in (run("train", *words, given), run("teacher", *words), run("teacher", *words, given)):
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith("error tiny.yaml/tiny: must be a folder to write to, but: ")
+
+
+def test_a_file_that_cannot_be_used_is_one_message(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = "must be a file or folder that can be read and written, but:"
+    for command in ("check", "status"):
+        ran = run(command, "x" * 300)
+        assert ran == Ran(2, "", f"error {'x' * 300}: {rule} File name too long\n")
+    path = study_file(tmp_path)
+    real = Path.exists
+
+    def exists(self: Path) -> bool:
+        if "studies" in self.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return real(self)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    ran = run("status", path)
+    assert ran == Ran(2, "", f"error studies/tiny/study.db: {rule} Permission denied\n")
+
+
+def test_an_error_of_no_file_is_no_users_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        raise OSError("a defect")
+
+    monkeypatch.setattr("kdscale.workflow.load", load)
+    with pytest.raises(OSError, match="a defect"):
+        run("check", "x.yaml")
+
+
 def test_sweep_needs_a_folder_to_write_to(run: Run, tmp_path: Path) -> None:
     ran = run("sweep", study_file(tmp_path), "storage.folder=tiny.yaml")
     assert (ran.code, ran.out) == (2, "")
@@ -777,6 +820,8 @@ def test_audit_of_the_shipped_tables(run: Run) -> None:
         (["ldrld-sensitvity"], 'did you mean "ldrld-sensitivity"?'),
         (["ldrld-depth", "--noise", "-1"], "--noise: must be a finite number > 0, but got -1"),
         (["ldrld-depth", "--noise", "nan"], "--noise: must be a finite number > 0, but got nan"),
+        (["ldrld-depth", "--noise", "1e300"], "must be between 1e-09 and 1e+09, but got 1e+300"),
+        (["ldrld-depth", "--noise", "1e-300"], "must be between 1e-09 and 1e+09, but got 1e-300"),
     ],
 )
 def test_audit_of_what_is_none(run: Run, words: list[str], message: str) -> None:
@@ -809,7 +854,10 @@ def test_check_says_the_seeds_that_a_difference_needs(run: Run, tmp_path: Path) 
     assert "the plan's 2 seeds show differences of " in text
 
 
-def test_check_takes_the_noise_from_a_study(run: Run, swept: Path) -> None:
+def test_check_takes_the_noise_from_a_study(
+    run: Run, swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdscale.workflow.open_ledger", must_not_run)  # it may be another's
     ran = run("check", swept, "--power", "0.3", "--noise", swept)
     assert (ran.code, ran.err) == (0, "")
     assert "from 4 trials of tiny" in one_line(ran.out)
@@ -836,13 +884,20 @@ def test_power_without_noise_is_refused(
 # compare
 
 
+def test_help_of_compare_says_where_the_page_goes(run: Run) -> None:
+    told = run("compare", "--help").out
+    assert "Folder of the page [default:" in told
+    assert "comparisons/NAMES]." in told
+
+
 def test_studies_are_compared_on_one_page(
-    run: Run, tmp_path: Path, pretend: Callable[..., None]
+    run: Run, tmp_path: Path, pretend: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend()
     for name in ("one", "two"):
         run("sweep", study_file(tmp_path / name, name=name))
     studies = ["studies/one", "studies/two"]
+    monkeypatch.setattr("kdscale.workflow.open_ledger", must_not_run)  # they may be another's
     ran = run("compare", *studies, "--no-mlflow", "--output", "side by side")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("Which of one and two gives the student the highest validation")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -65,12 +66,26 @@ def _options(
 
 
 def main() -> None:
-    """Runs the command line; a user's error is one plain message and exit code 2."""
+    """Runs the command line; a user's error is one plain message and exit code 2.
+
+    So is a file that cannot be used, where no command had a message of its own for it.
+    """
     try:
         app(prog_name="kdscale")
     except UserError as error:
-        errors.print(f"[red]error[/] {escape(hide_passwords(str(error)))}")
-        sys.exit(_BAD_INPUT)
+        _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        why = error.strerror or type(error).__name__
+        name = error.filename
+        rule = "must be a file or folder that can be read and written"
+        _refuse(f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {rule}, but: {why}")
+
+
+def _refuse(text: str) -> NoReturn:
+    errors.print(f"[red]error[/] {escape(hide_passwords(text))}")
+    sys.exit(_BAD_INPUT)
 
 
 def load_study(path: Path, overrides: list[str] | None) -> Study:

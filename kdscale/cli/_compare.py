@@ -19,7 +19,7 @@ def compare(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder of the page [default: comparisons/NAMES]."),
+        typer.Option(help=r"Folder of the page \[default: comparisons/NAMES]."),
     ] = None,
     mlflow: Annotated[bool, typer.Option(help="Also show the studies together in MLflow.")] = True,
 ) -> None:

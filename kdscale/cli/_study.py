@@ -168,11 +168,13 @@ def teacher(
     task: TaskName = None,
 ) -> None:
     """Train the study's teacher, or score the one that it names on the validation split."""
+    from kdscale.search import make_folder
     from kdscale.workflow import teacher_score, train_study_teacher
 
     if all_views and not fill_cache:
         raise UserError("--all-views must come with --fill-cache (add it)")
     loaded = load_task(study, overrides, task)
+    make_folder(loaded.folder)
     spec = loaded.task.teacher
     if spec.weights is None:
         with resumable(command_line("teacher", study, overrides, *task_option(task))):

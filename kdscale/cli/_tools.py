@@ -24,6 +24,9 @@ from kdscale.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from kdscale.analysis import Goal
 
+_LEAST_NOISE, _MOST_NOISE = 1e-9, 1e9
+"""No score is so exact or so rough; squares of numbers far beyond are no numbers."""
+
 
 @app.command()
 def ui(
@@ -78,6 +81,9 @@ def audit(
 
     if noise is not None and not 0.0 < noise < math.inf:
         raise UserError(f"--noise: must be a finite number > 0, but got {noise:g}")
+    if noise is not None and not _LEAST_NOISE <= noise <= _MOST_NOISE:
+        bounds = f"between {_LEAST_NOISE:g} and {_MOST_NOISE:g}"
+        raise UserError(f"--noise: must be {bounds}, but got {noise:g}")
     goal: Goal = "minimize" if minimize else "maximize"
     console.print(audit_view(audit_tables(read_tables(table), goal=goal, noise=noise)))
 

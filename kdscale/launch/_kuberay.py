@@ -24,6 +24,9 @@ _USER = 1000
 
 _GIBIBYTES_A_WORKER = 8
 _RETRIES = 3
+_ENDED = ("Complete", "Failed")
+"""What KubeRay says of a job that it never starts again."""
+
 _KEPT_SECONDS = {"SUCCEEDED": 60, "FAILED": 3600}
 """How long a cluster stays after its job, for a look at its logs."""
 
@@ -68,19 +71,43 @@ def render(request: Request) -> Artefact:
 def submit(request: Request, artefact: Artefact) -> list[str]:
     """Applies the manifests, and returns what to tell the user.
 
+    A job of this name that has ended is deleted first: KubeRay would leave it as it is.
+
     Raises:
-        UserError: If kubectl is not there or refuses them.
+        UserError: If kubectl is not there or refuses them, or a job of this name has not ended.
     """
     require("kubectl", "kuberay", "https://kubernetes.io/docs/tasks/tools/ says how to install it")
+    of = "".join(f"{shlex.quote(word)} " for word in _of(request))
+    status = _status(request)
+    if status is not None and status not in _ENDED:
+        raise UserError(
+            f"rayjob/{request.name}: must have ended before the study is submitted again, but it "
+            f"is {status or 'not started yet'} (wait for it, or stop it: "
+            f"kubectl {of}delete rayjob {request.name})"
+        )
+    if status is not None:
+        run(["kubectl", *_of(request), "delete", "rayjob", request.name, "--wait"], "")
     run(["kubectl", "apply", "-f", "-"], artefact.text)
-    namespace = request.options.namespace
-    of = f"-n {shlex.quote(namespace)} " if namespace else ""
+    before = "" if status is None else f", in place of the one before, which was {status}"
     return [
-        f"submitted as rayjob/{request.name}",
+        f"submitted as rayjob/{request.name}{before}",
         f"  kubectl {of}logs -f job/{request.name}",
         f"  kubectl {of}get rayjob {request.name}",
         f"  kubectl {of}delete rayjob {request.name}    # submit again to go on",
     ]
+
+
+def _status(request: Request) -> str | None:
+    """Returns what KubeRay says of a job of this name: nothing at first; None without a job."""
+    form = "jsonpath={.metadata.name}={.status.jobDeploymentStatus}"
+    words = ["get", "rayjob", request.name, "--ignore-not-found", "-o", form]
+    found = run(["kubectl", *_of(request), *words], "").stdout.strip()
+    return found.partition("=")[2] if found else None
+
+
+def _of(request: Request) -> list[str]:
+    namespace = request.options.namespace
+    return ["-n", namespace] if namespace else []
 
 
 def _metadata(request: Request) -> dict[str, Any]:

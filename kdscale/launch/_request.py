@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from kdscale.urls import has_password
 
 _NAME_LENGTH = 47
 """KubeRay's limit for the name of a RayJob."""
+
+_MARK_LETTERS = 6
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,16 @@ class Request:
 
     @property
     def name(self) -> str:
-        """A name for jobs: lower case, digits and hyphens, as Kubernetes wants it."""
-        name = re.sub(r"[^a-z0-9]+", "-", f"kdscale-{self.study.name}")
-        return name[:_NAME_LENGTH].strip("-")
+        """A name for jobs: lower case, digits and hyphens, as Kubernetes wants it.
+
+        One that had to change ends with letters of a hash, so that no two studies share a name.
+        """
+        wanted = f"kdscale-{self.study.name}"
+        name = re.sub(r"[^a-z0-9]+", "-", wanted)[:_NAME_LENGTH].strip("-")
+        if name == wanted:
+            return name
+        mark = hashlib.sha256(self.study.name.encode()).hexdigest()[:_MARK_LETTERS]
+        return f"{name[: _NAME_LENGTH - _MARK_LETTERS - 1].rstrip('-')}-{mark}"
 
     def sweep(self, path: Path | str) -> list[str]:
         """Returns the entry point: the same wherever it runs, and safe to run again."""

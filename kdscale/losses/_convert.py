@@ -8,12 +8,17 @@ what a warm-up counts, and which flags multiply nothing.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 
 from kdscale.errors import UserError, did_you_mean
 from kdscale.losses._convert_mdistiller import from_mdistiller
-from kdscale.losses._converted import ConvertedObjective, Settings, read_settings, term
+from kdscale.losses._converted import (
+    ConvertedObjective,
+    Settings,
+    read_settings,
+    term,
+    words_of,
+)
 from kdscale.records import Value
 
 
@@ -90,7 +95,7 @@ def from_repdistiller(text: str, classes: int | None, dims: int | None) -> Conve
     """
     flags = read_settings(
         "repdistiller",
-        _flags(text),
+        _flags("repdistiller", text),
         REPDISTILLER,
         short=REPDISTILLER_SHORT,
         ignored=REPDISTILLER_IGNORED.split(),
@@ -206,7 +211,7 @@ def from_deit(text: str, classes: int | None, dims: int | None) -> ConvertedObje
 
     Its KL has T² inside but is divided by the elements, B x C, and kd's by B: weight alpha / C.
     """
-    flags = read_settings("deit", _flags(text), DEIT, ignored=DEIT_IGNORED.split())
+    flags = read_settings("deit", _flags("deit", text), DEIT, ignored=DEIT_IGNORED.split())
     kind = flags.one_of("--distillation-type", ("none", "soft", "hard"))
     alpha = flags.number("--distillation-alpha")
     flags.refuse_if(
@@ -241,10 +246,10 @@ SOURCES: Mapping[str, Callable[[str, int | None, int | None], ConvertedObjective
 """The code bases whose weights can be converted."""
 
 
-def _flags(text: str) -> Iterator[tuple[str, str]]:
+def _flags(source: str, text: str) -> Iterator[tuple[str, str]]:
     """Yields (flag, value) of a command line; what stands before the first flag is the program."""
     flag = ""
-    for word in shlex.split(text):
+    for word in words_of(source, text):
         if re.match(r"--?[A-Za-z]", word):
             if flag:
                 yield flag, ""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 
 from kdscale.errors import UserError
-from kdscale.losses._converted import ConvertedObjective, Settings, read_settings, term
+from kdscale.losses._converted import (
+    ConvertedObjective,
+    Settings,
+    read_settings,
+    term,
+    words_of,
+)
 from kdscale.records import Value
 
 # Commit a08d46f: mdistiller/engine/cfg.py; the losses in mdistiller/distillers.
@@ -152,7 +157,7 @@ def _hyperparameters(kind: str, settings: Settings) -> dict[str, Value]:
 
 def _option_pairs(text: str) -> list[tuple[str, str]]:
     """Returns (name, value) of options, as after ``--cfg FILE``: ``KD.TEMPERATURE 4 ...``."""
-    words = shlex.split(text)
+    words = words_of("mdistiller", text)
     if len(words) % 2:
         raise UserError(
             "mdistiller: options must be pairs of a name and a value, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,23 @@ from kdscale.errors import UserError, did_you_mean
 from kdscale.losses._schedule import Schedule
 from kdscale.losses._term_config import TermConfig
 from kdscale.records import Value
+
+
+def words_of(source: str, text: str) -> list[str]:
+    """Returns the words of a command line.
+
+    Args:
+        source: The code base, for the message.
+        text: The command line.
+
+    Raises:
+        UserError: If a quotation in it has no end.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        why = f"{error}".lower()
+        raise UserError(f"{source}: must be words as a shell reads them, but: {why}") from None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from kdscale.search._designs import designed_configuration
 from kdscale.search._estimate_cost import Check, check
 from kdscale.search._files_plan import FilesPlan
 from kdscale.search._fill_cache import Filled, fill_cache
-from kdscale.search._folder import STUDY_FILE, load_folder
+from kdscale.search._folder import STUDY_FILE, load_folder, make_folder
 from kdscale.search._fresh import delete_study, what_fresh_deletes
 from kdscale.search._heartbeat import CohortSeen, Heartbeat
 from kdscale.search._lease import sweep_lock
@@ -17,7 +17,7 @@ from kdscale.search._plan import cost, fewest_and_most, spared_epochs
 from kdscale.search._remote import fetch_students
 from kdscale.search._resources import room, worker_bundle
 from kdscale.search._single import Single, single_trial, train_single, train_teacher
-from kdscale.search._snapshot import ledger_snapshot
+from kdscale.search._snapshot import ledger_snapshot, record_snapshot
 from kdscale.search._storage import DATABASE, has_begun
 from kdscale.search._study import Resolved, Study, load_study
 from kdscale.search._sweep import Listener, Outcome, sweep, write_study_file
@@ -55,8 +55,10 @@ __all__ = [
     "load_folder",
     "load_study",
     "losses",
+    "make_folder",
     "open_ledger",
     "read_yaml",
+    "record_snapshot",
     "room",
     "single_trial",
     "spared_epochs",

@@ -11,7 +11,7 @@ from typing import Any
 from kdscale.errors import Problem, did_you_mean
 from kdscale.search._overrides import Override, OverrideError, Sweep, parse_override
 from kdscale.search._parameters import Parameter
-from kdscale.search._yaml import Keys, flow
+from kdscale.search._yaml import DEEP_RULE, DEEPEST, Keys, flow, nesting
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,20 @@ def apply_overrides(
         try:
             override = parse_override(text)
             keys = _keys(override.key, changed, fields)
+            _check_depth(keys, override.value)
             set_places = _remove if override.action == "remove" else _set
             places |= dict.fromkeys(set_places(changed, keys, override), text)
         except OverrideError as error:
             problems.append(Problem(text, "", "", error.rule, error.hint))
+        except RecursionError:
+            problems.append(Problem(f"{text[:57]}...", "", "", DEEP_RULE))
     return Overridden(changed, places, tuple(problems))
+
+
+def _check_depth(keys: Keys, value: Any) -> None:
+    plain = value.parameter if isinstance(value, Sweep) else value
+    if len(keys) + nesting(plain) > DEEPEST:
+        raise OverrideError(DEEP_RULE)
 
 
 def _keys(key: str, data: Mapping[str, Any], fields: Sequence[str]) -> Keys:

@@ -1,7 +1,8 @@
-"""A study by its folder, wherever that lies now."""
+"""A study's folder: the study that lies in it, and whether it can be written."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,3 +36,17 @@ def load_folder(path: Path, overrides: Sequence[str]) -> Study:
             f"(rename the folder; for a new study like it, give {file})"
         )
     return study
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a study's folder if it is missing, before anything is trained for it.
+
+    Raises:
+        UserError: If it cannot be made, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: must be a folder to write to, but: {error}") from error

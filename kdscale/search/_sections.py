@@ -88,7 +88,7 @@ class RungsSpec(Spec):
 class BudgetSpec(Spec):
     """How much to spend."""
 
-    trials: int | None = Field(None, ge=1)
+    trials: int | None = Field(None, ge=1, le=1_000_000)
     """Configurations x seeds. Grid and oat need none: their design has its size."""
 
     epochs: int = Field(ge=1)

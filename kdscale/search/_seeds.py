@@ -10,8 +10,9 @@ from kdscale.search._sections import MetricSpec, Seed
 from kdscale.training import Spec, rule_error
 
 _ACCURACY_TOLERANCE = 0.1
+_MOST_SEEDS = 10_000
 
-SeedList = Annotated[tuple[Seed, ...], Field(min_length=1)]
+SeedList = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=_MOST_SEEDS)]
 """Seeds one by one."""
 
 
@@ -25,7 +26,7 @@ def unique_seeds(seeds: tuple[int, ...]) -> None:
 class SeedsSpec(Spec):
     """Seeds with what is done with them."""
 
-    n: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1, le=_MOST_SEEDS)
     """A count: seeds 0 to n-1."""
 
     list: SeedList | None = Field(None, validate_default=True)
@@ -82,7 +83,7 @@ class SeedsSpec(Spec):
         return self.list if self.list is not None else tuple(range(self.n or 0))
 
 
-Seeds = Annotated[int, Field(ge=1)] | SeedList | SeedsSpec
+Seeds = Annotated[int, Field(ge=1, le=_MOST_SEEDS)] | SeedList | SeedsSpec
 """A count, a list, or a mapping."""
 
 

@@ -14,6 +14,7 @@ from kdscale.records import Value
 from kdscale.search._axes import Axis
 from kdscale.search._cohort_job import default_device, threads
 from kdscale.search._cohort_lease import cohort_lease
+from kdscale.search._folder import make_folder
 from kdscale.search._form import settled_here
 from kdscale.search._remote import study_backup, study_remote
 from kdscale.search._study import Study
@@ -89,12 +90,14 @@ def train_single(study: Study, single: Single) -> Iterator[Progress]:
     """Yields the trial's progress, epoch by epoch; goes on from its checkpoint if there is one.
 
     Raises:
-        UserError: If data, teacher or recipe cannot be used, or a method refuses the pair.
+        UserError: If data, teacher or recipe cannot be used, a method refuses the pair, or the
+            study folder cannot be written.
     """
     threads(study)
     data = load_data(study.task.data)
     group = Group(device=default_device())
     network = load_teacher(study.task.teacher, data, study.teacher_folder).to(group.device)
+    make_folder(study.folder)
     study = settled_here(study, network, data, single.folder / "form.json")
     spec = study.task.teacher
     teacher = (
@@ -135,10 +138,14 @@ def train_teacher(study: Study, fence: int = 0) -> Iterator[Progress]:
     Args:
         study: The study.
         fence: The number of the sweep that asked for it; 0 without one.
+
+    Raises:
+        UserError: If data or recipe cannot be used, or the study folder cannot be written.
     """
     threads(study)
     right_labels = study.task.data.model_copy(update={"label_noise": 0.0})
     folder = study.folder.absolute()
+    make_folder(study.folder)
     with cohort_lease(folder, fence, "teacher", ["teacher"], study_remote(study)):
         yield from train_task_teacher(
             study.task,

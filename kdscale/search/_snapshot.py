@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kdscale.errors import UserError
+from kdscale.records import StudyRecord
 from kdscale.search._ledger import Ledger, open_ledger
 from kdscale.search._storage import DATABASE
 from kdscale.search._study import Study
@@ -45,9 +46,24 @@ def ledger_snapshot(study: Study) -> Iterator[Ledger]:
         except OSError as error:
             raise UserError(f"{database}: must be a file to read, but: {error}") from error
         storage = study.storage.model_copy(update={"folder": Path(folder)})
-        ledger = open_ledger(study.model_copy(update={"storage": storage}), create=False)
+        copied = study.model_copy(update={"storage": storage})
+        try:
+            ledger = open_ledger(copied, create=False)
+        except UserError as error:  # about the copy, of which nobody knows
+            text = str(error).replace(str(copied.folder), str(study.folder))
+            raise UserError(text) from None
         ledger.study = ledger.study.model_copy(update={"storage": study.storage})
         yield ledger
+
+
+def record_snapshot(study: Study) -> StudyRecord:
+    """Returns a study as it stands now, perhaps another's: nothing is written beside it.
+
+    Raises:
+        UserError: If there is no such study, or its files cannot be read.
+    """
+    with ledger_snapshot(study) as ledger:
+        return ledger.record()
 
 
 def copy_database(database: Path, copy: Path) -> None:

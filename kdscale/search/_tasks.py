@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from kdscale.search._problems import Violation
 from kdscale.search._yaml import Keys
-from kdscale.training import Spec
+from kdscale.training import Spec, rule_error
 
-NAME = r"[a-z0-9][a-z0-9._-]*"
+_NAME_LENGTH = 100
+"""File systems take 255 bytes, and names of files are made of a study's name."""
+
+NAME = rf"[a-z0-9][a-z0-9._-]{{0,{_NAME_LENGTH - 1}}}"
 """What studies and tasks may be called."""
 
 _SECTIONS = ("data", "teacher", "student", "recipe")
@@ -31,6 +34,13 @@ _TAKEN = (
 """What a study folder and its storage have of their own beside the tasks."""
 
 
+def check_length(name: Any) -> Any:
+    """Refuses a name that is too long, of which the pattern would say less."""
+    if isinstance(name, str) and any(len(part) > _NAME_LENGTH for part in name.split("/")):
+        raise rule_error(f"must have at most {_NAME_LENGTH} characters")
+    return name
+
+
 class TaskChanges(Spec):
     """One of a study's tasks: what it changes of ``task``, ``objective`` and ``parameters``.
 
@@ -38,7 +48,7 @@ class TaskChanges(Spec):
     it away. Another data set, another network and each parameter start afresh.
     """
 
-    name: str = Field(pattern=rf"^{NAME}$")
+    name: Annotated[str, BeforeValidator(check_length)] = Field(pattern=rf"^{NAME}$")
     """Names the task's folder below the study folder; its MLflow experiment is STUDY/TASK."""
 
     data: dict[str, Any] = Field({})

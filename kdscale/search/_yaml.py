@@ -22,6 +22,11 @@ from kdscale.errors import Problem, StudyFileError, UserError, did_you_mean
 Keys = tuple[str | int, ...]
 """Where something lies in a document: keys of mappings and numbers of list entries."""
 
+DEEPEST = 64
+"""Levels of mappings and lists in each other; what reads them deeper down fails."""
+
+DEEP_RULE = f"must be nested at most {DEEPEST} levels deep"
+
 
 @dataclass(frozen=True)
 class Document:
@@ -57,14 +62,32 @@ def read_yaml(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         near = [str(file) for file in path.parent.glob("*.y*ml")]
+        hint = did_you_mean(str(path), near)
         message = f"{path}: the study file must be readable, but: {error.strerror}"
-        raise UserError(f"{message} {did_you_mean(str(path), near)}".rstrip()) from None
+        raise UserError(f"{message} ({hint})" if hint else message) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the study file must be UTF-8 text, but: {error}") from None
     try:
-        loaded, tree = _yaml().load(text), _yaml().compose(text)
+        document = _document(path, text)
     except YAMLError as error:
         raise StudyFileError([_syntax_problem(path, error)]) from None
+    except RecursionError:
+        document = None
+    if document is None or nesting(document.data) > DEEPEST:
+        raise StudyFileError([Problem(str(path), "", "", DEEP_RULE)])
+    return document
+
+
+def nesting(data: Any) -> int:
+    """Returns how many mappings and lists lie in each other."""
+    if not isinstance(data, Mapping | list):
+        return 0
+    inside = data.values() if isinstance(data, Mapping) else data
+    return 1 + max(map(nesting, inside), default=0)
+
+
+def _document(path: Path, text: str) -> Document:
+    loaded, tree = _yaml().load(text), _yaml().compose(text)
     if not isinstance(loaded, CommentedMap):
         rule = "must be a mapping of keys to values"
         raise StudyFileError([Problem(f"{path}:1", "", "", rule, "it starts with name: NAME")])

@@ -111,8 +111,25 @@ def test_workers_are_spot_machines_and_the_head_is_not(name: str) -> None:
         "worker": True,
     }
     worker = types["worker"]
-    assert 0 < worker["min_workers"] < worker["max_workers"] == config["max_workers"]
+    assert worker["min_workers"] == 0  # a sweep asks for the nodes that it can use
+    assert 0 < worker["max_workers"] == config["max_workers"]
     assert config["head_node_type"] == "head"
+
+
+@pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml"])
+def test_the_image_s_user_can_write_the_studies_of_a_new_file_system(name: str) -> None:
+    user = re.search(r"^USER (\d+)$", (CLUSTERS / "Dockerfile").read_text(), re.MULTILINE)
+    assert user is not None
+    *_, mounted, owned = load(name)["initialization_commands"]
+    assert "sudo mount" in mounted
+    assert owned == f"sudo install -d -o {user[1]} -g {user[1]} /shared/studies"
+
+
+@pytest.mark.parametrize("name", ["local.yaml", "on-premise.yaml"])
+def test_a_folder_of_your_own_is_said_to_need_its_owner(name: str) -> None:
+    head = (CLUSTERS / name).read_text().partition("cluster_name:")[0]
+    assert "/shared" in head
+    assert "uid 1000" in head
 
 
 @pytest.mark.parametrize("name", KUBERAY)
@@ -146,6 +163,15 @@ def test_image_and_manifests_have_the_ray_of_the_constraints() -> None:
     assert tags == {f"ray-{ray[1]}"}
     versions = {one for text in texts for one in re.findall(r"rayVersion: (\S+)", text)}
     assert versions == {ray[1]}
+
+
+def test_the_image_can_write_to_postgresql_in_a_version_of_the_constraints() -> None:
+    assert "--constraint constraints.txt '.[postgres]'" in (CLUSTERS / "Dockerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[\[<>=]", one)[0] for one in project["optional-dependencies"]["postgres"]]
+    constraints = (ROOT / "constraints.txt").read_text()
+    assert names == ["psycopg"]
+    assert all(f"\n{name}==" in constraints for name in (*names, "psycopg-binary"))
 
 
 def test_the_image_has_the_oldest_python_that_kdscale_supports() -> None:

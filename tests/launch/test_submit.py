@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import socket
 import stat
@@ -264,7 +265,8 @@ def test_sbatch_gets_the_script_and_kdscale_on_its_path(
 def test_kubectl_gets_the_manifests_and_its_refusal_is_told(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program(tmp_path / "bin", "kubectl", 'cat > got.yaml; echo "$*" > got.words')
+    script = '[ "$1" = apply ] || exit 0; cat > got.yaml; echo "$*" > got.words'
+    program(tmp_path / "bin", "kubectl", script)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     words = ("--to", "kuberay", FOLDER, *KUBERAY, "--namespace", "team")
     code, out, err = run(*words)
@@ -281,6 +283,59 @@ def test_kubectl_gets_the_manifests_and_its_refusal_is_told(
     program(tmp_path / "bin", "kubectl", 'cat > /dev/null; echo "no such namespace" >&2; exit 1')
     code, _, err = run(*words)
     assert (code, err) == (2, "error kubectl failed with exit code 1: no such namespace\n")
+
+
+KUBECTL = """case "$*" in
+*get*) test -f job && printf 'kdscale-tiny=%s' "$(cat job)" ;;
+*delete*) rm job ;;
+esac
+echo "$*" >> got.words"""
+
+
+@pytest.mark.parametrize("status", ["Complete", "Failed"])
+def test_a_job_that_has_ended_makes_room_for_the_next(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    program(tmp_path / "bin", "kubectl", KUBECTL)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    (tmp_path / "job").write_text(status)
+    code, out, err = run("--to", "kuberay", FOLDER, *KUBERAY, "--namespace", "team")
+    assert (code, err) == (0, "")
+    replaced = f"submitted as rayjob/kdscale-tiny, in place of the one before, which was {status}"
+    assert out.splitlines()[0] == replaced
+    got, *rest = (tmp_path / "got.words").read_text().splitlines()
+    assert got.startswith("-n team get rayjob kdscale-tiny --ignore-not-found -o jsonpath=")
+    assert rest == ["-n team delete rayjob kdscale-tiny --wait", "apply -f -"]
+
+
+@pytest.mark.parametrize(("status", "said"), [("Running", "Running"), ("", "not started yet")])
+def test_a_job_that_runs_is_left_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, said: str
+) -> None:
+    program(tmp_path / "bin", "kubectl", KUBECTL)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    (tmp_path / "job").write_text(status)
+    code, out, err = run("--to", "kuberay", FOLDER, *KUBERAY)
+    assert (code, out) == (2, "")
+    assert err == (
+        "error rayjob/kdscale-tiny: must have ended before the study is submitted again, but it "
+        f"is {said} (wait for it, or stop it: kubectl delete rayjob kdscale-tiny)\n"
+    )
+    assert len((tmp_path / "got.words").read_text().splitlines()) == 1
+
+
+def test_no_two_studies_share_the_name_of_a_job(tmp_path: Path) -> None:
+    long = "a" * 60
+    names = ["tiny", "it-s", "it.s", "it_s", "it--s", "its-", f"{long}-1", f"{long}-2"]
+    path = study_file(tmp_path)
+    made = {
+        name: make_request(load_study(path, [f"name={name}"]), path, [], "slurm", Options()).name
+        for name in names
+    }
+    assert len(set(made.values())) == len(names)
+    assert made["tiny"] == "kdscale-tiny"
+    assert made["it-s"] == "kdscale-it-s"
+    assert all(re.fullmatch(r"[a-z0-9-]{1,46}[a-z0-9]", one) for one in made.values())
 
 
 def test_local_sweeps_here_whatever_ray_address_says(

@@ -412,6 +412,9 @@ def test_published_weights_of_mdistiller_are_the_methods_own() -> None:
             "no method of kdscale equals --distillation-type hard",
         ),
         ("deit", "--distillation-alpha 0.5", "these settings distil nothing"),
+        ("repdistiller", '-r "', "repdistiller: must be words as a shell reads them, but: no clo"),
+        ("mdistiller", "KD.TEMPERATURE '4", "as a shell reads them, but: no closing quotation"),
+        ("deit", "--distillation-type soft\\", "as a shell reads them, but: no escaped character"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_mend(source: str, text: str, message: str) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdscale.errors import StudyFileError
+from kdscale.search._apply_overrides import apply_overrides
 from kdscale.search._overrides import OverrideError, Sweep, parse_override
 
 from .studies import load_data, study_data
@@ -314,6 +315,24 @@ def test_a_problem_of_an_override_names_it(
     assert (problem.where, problem.path) == (text, path)
     assert rule in problem.rule
     assert hint in problem.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"++task.data={'[' * 5000}",
+        f"++task.data={'[' * 300}{']' * 300}",
+        f"++task.data={'{a: ' * 64}1{'}' * 64}",
+        f"++task.data={'choice(' * 5000}",
+        f"++task{'.a' * 5000}=1",
+    ],
+    ids=["unclosed", "lists", "mappings", "functions", "keys"],
+)
+def test_an_override_that_is_nested_too_deep_is_refused(text: str) -> None:
+    applied = apply_overrides({"task": {}}, [text], ["task"])
+    assert applied.data == {"task": {}}
+    [problem] = applied.problems
+    assert problem.rule == "must be nested at most 64 levels deep"
 
 
 def test_a_study_field_wins_over_a_parameter_of_its_name(tmp_path: Path) -> None:

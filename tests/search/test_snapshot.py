@@ -41,6 +41,17 @@ def test_there_is_no_snapshot_of_no_study(tmp_path: Path) -> None:
     assert not (study_in(tmp_path).folder / DATABASE).exists()
 
 
+@pytest.mark.parametrize("content", [b"no", b""])
+def test_an_error_names_the_study_and_not_its_copy(tmp_path: Path, content: bytes) -> None:
+    study = study_in(tmp_path)
+    study.folder.mkdir()
+    (study.folder / DATABASE).write_bytes(content * 100)
+    with pytest.raises(UserError) as raised, ledger_snapshot(study):
+        pass
+    assert str(study.folder / DATABASE) in str(raised.value)
+    assert "kdscale-status-" not in str(raised.value)
+
+
 def test_a_copy_of_a_database_that_is_written_to_is_whole(tmp_path: Path) -> None:
     """Each transaction writes one number to both tables, so they are equal at every moment."""
     database = tmp_path / "study.db"

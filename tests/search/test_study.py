@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import ValidationError
+from sweeps import study_file
 
 from kdscale.errors import StudyFileError, UserError
 from kdscale.search import Study, load_study
@@ -174,9 +175,49 @@ def test_paths_are_relative_to_the_file_or_else_to_the_working_directory(
         assert study.task.teacher.weights == name
 
 
+@pytest.mark.parametrize("key", ["name", "tasks.0.name"])
+def test_a_name_has_room_in_a_file_name(tmp_path: Path, key: str) -> None:
+    path = study_file(tmp_path, tasks=[{"name": "a" * 100}])
+    assert load_study(path, [f"{key}={'b' * 100}"]).tasks
+    with pytest.raises(StudyFileError) as raised:
+        load_study(path, [f"{key}={'b' * 101}"])
+    [problem] = raised.value.problems
+    assert (problem.path, problem.rule) == (key, "must have at most 100 characters")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 5000, f"{'[' * 5000}{']' * 5000}", f"{'[' * 64}{']' * 64}", "&a [*a]"],
+    ids=["unclosed", "closed", "few", "endless"],
+)
+def test_a_file_that_is_nested_too_deep_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text(f"name: x\ntask: {text}\n")
+    with pytest.raises(StudyFileError) as raised:
+        load_study(path)
+    assert str(raised.value) == f"{path}: must be nested at most 64 levels deep"
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"),
+    [
+        ("budget.trials=1000001", "must be <= 1000000"),
+        ("seeds=10001", "must be <= 10000"),
+        ("seeds={n: 10001}", "must be <= 10000"),
+        (f"seeds={list(range(10001))}".replace(" ", ""), "must have at most 10000 entries"),
+    ],
+    ids=["trials", "seeds", "n", "list"],
+)
+def test_a_study_has_an_upper_bound(tmp_path: Path, override: str, rule: str) -> None:
+    with pytest.raises(StudyFileError) as raised:
+        load_study(study_file(tmp_path), [override])
+    [problem] = raised.value.problems
+    assert rule in problem.rule
+
+
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "cifar.yaml").write_text("name: x")
-    with pytest.raises(UserError, match=r'did you mean ".*cifar\.yaml"'):
+    with pytest.raises(UserError, match=r' \(did you mean ".*cifar\.yaml"\?\)$'):
         load_study(tmp_path / "cifra.yaml")
 
 
