@@ -23,6 +23,8 @@ QUIET = {
 }
 """Ray's settings for a calm terminal and a driver that does not grow."""
 
+_AUTOSCALER_PATIENCE_SECONDS = 10.0
+
 
 @contextmanager
 def joined_cluster() -> Iterator[list[dict[str, Any]]]:
@@ -53,6 +55,14 @@ def joined_cluster() -> Iterator[list[dict[str, Any]]]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def may_grow() -> bool:
+    """Returns whether the cluster that was joined may get more nodes."""
+    from kdscale.search._places import has_autoscaler
+
+    # A cluster that has just begun may have an autoscaler that has not; this machine has none.
+    return has_autoscaler(_AUTOSCALER_PATIENCE_SECONDS if "RAY_ADDRESS" in os.environ else 0.0)
 
 
 @contextmanager

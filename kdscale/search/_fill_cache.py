@@ -19,7 +19,7 @@ from kdscale.errors import UserError
 from kdscale.models import Network, create_model
 from kdscale.outputs import Need
 from kdscale.search._cache_plan import cache_plan, teacher_needs
-from kdscale.search._cluster import joined_cluster
+from kdscale.search._cluster import joined_cluster, may_grow
 from kdscale.search._cohort_job import default_device, threads
 from kdscale.search._form import settled_on_cluster
 from kdscale.search._remote import cache_remote
@@ -94,7 +94,7 @@ def fill_cache(study: Study, *, all_views: bool = False) -> Iterator[Filled]:
     with joined_cluster() as nodes:
         task = replace(task, study=settled_on_cluster(study, task.teacher, task.folder))
         alone = study.resources.model_copy(update={"workers": 1})
-        yield from _filled(task, pairs, lanes(alone, nodes))
+        yield from _filled(task, pairs, lanes(alone, nodes, may_grow))
 
 
 def prepared(study: Study, *, all_views: bool) -> tuple[Task, Tensor]:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ from kdscale.errors import UserError
 from kdscale.files import DiskFullError
 from kdscale.records import TrialRecord
 from kdscale.search._attempts import losses
-from kdscale.search._cluster import joined_cluster
+from kdscale.search._cluster import joined_cluster, may_grow
 from kdscale.search._cohort_job import Place, tune_job
 from kdscale.search._cohort_lease import Fence
 from kdscale.search._cohort_size import CohortSize, resources_key
@@ -42,8 +41,6 @@ from kdscale.training import (
     trained_teacher_path,
     weights_path,
 )
-
-_AUTOSCALER_PATIENCE_SECONDS = 10.0
 
 
 class Listener(Protocol):
@@ -124,11 +121,6 @@ def _sweep(
     fence.reap(listener.on_note)
     watching = Watching(ledger, listener.on_note, listener.trouble)
     with watching, joined_cluster() as nodes:
-        from kdscale.search._places import has_autoscaler
-
-        # A cluster that has just begun may have an autoscaler that has not; this machine has none.
-        patience = _AUTOSCALER_PATIENCE_SECONDS if "RAY_ADDRESS" in os.environ else 0.0
-        may_grow = partial(has_autoscaler, patience)
         cohorts_at_once = watching.lanes = lanes(study.resources, nodes, may_grow)
         watching.doing = "the teacher is prepared"
         teacher = _prepare_teacher(study, ledger, listener.on_teacher, backup, fence.number)

@@ -57,7 +57,7 @@ def test_a_record_of_a_later_format_is_refused_by_all_commands(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     set_attribute(study, "format", {"number": 2, "kdscale": "9.8.7"})
-    before = (study.folder / "study.db").read_bytes()
+    before = rows_of(study.folder / "study.db")
     path = study_file(tmp_path)
     for command in ("sweep", "report", "check", "track"):
         words = ["kdscale", command, str(path), f"storage.folder={tmp_path}/studies"]
@@ -68,7 +68,7 @@ def test_a_record_of_a_later_format_is_refused_by_all_commands(
         assert ended.value.code == 2
         assert f"must be in format 1 or older for kdscale {kdscale.__version__}" in error
         assert "kdscale 9.8.7 wrote it in format 2" in error
-    assert (study.folder / "study.db").read_bytes() == before
+    assert rows_of(study.folder / "study.db") == before
 
 
 def test_a_record_from_before_formats_had_numbers_goes_on(study: Study) -> None:

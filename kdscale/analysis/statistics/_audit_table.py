@@ -98,7 +98,7 @@ def read_tables(source: str) -> tuple[PublishedTable, ...]:
         return _tables(source, source, _csv_rows(text))
     path = Path(source)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         near = [str(file) for file in path.parent.glob("*") if file.suffix in (".csv", ".md")]
         shipped = ", ".join(shipped_tables())

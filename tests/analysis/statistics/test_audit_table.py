@@ -119,3 +119,10 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="must be UTF-8 text"):
         read_tables(str(tmp_path / "b.csv"))
+
+
+def test_a_table_as_spreadsheets_save_it(tmp_path: Path) -> None:
+    source = written(tmp_path, "\ufeffscore,alpha\n70.0,1\n71.0,2\n72.0,3\n")
+    [table] = read_tables(source)
+    assert [cell.score for cell in table.cells] == [70.0, 71.0, 72.0]
+    assert [cell.parameters for cell in table.cells] == [("1",), ("2",), ("3",)]
