@@ -22,6 +22,7 @@ from kdscale.analysis.statistics import (
     MEASURES,
     Result,
     Results,
+    at_equal_budget,
     best_value,
     compare_methods,
     configuration_estimates,
@@ -61,6 +62,7 @@ def rows(studies: int, sampled_studies: int) -> Iterator[tuple[str, ...]]:
         yield from intervals(studies)
         yield from claims(CLAIMS * studies)
         yield from methods(studies)
+        yield from searches(studies)
         yield from races(studies)
     if sampled_studies:
         yield from importances(sampled_studies)
@@ -215,6 +217,32 @@ def methods(studies: int) -> Iterator[tuple[str, ...]]:
         f"{100 * np.mean(dominant):.1f}%",
         f"{len(dominant):,}",
     )
+
+
+def searches(studies: int) -> Iterator[tuple[str, ...]]:
+    """Yields how often one of two equal searches is told to be ahead, where its band ends."""
+    for configurations, seeds in ((8, 3), (16, 1), (16, 5), (32, 1), (32, 3)):
+        claims = []
+        for rng in range(studies):
+            draw = np.random.default_rng(rng)
+            gap = at_equal_budget(*(search(draw, configurations, seeds) for _ in range(2)))
+            assert gap is not None
+            claims.append(gap.low[-1] > 0.0 or gap.high[-1] < 0.0)
+        yield (
+            "false claim: one of two equal searches at equal budget",
+            f"{configurations} configurations x {seeds}",
+            "≤ 5%",
+            f"{100 * np.mean(claims):.1f}%",
+            f"{studies:,}",
+        )
+
+
+def search(draw: np.random.Generator, configurations: int, seeds: int) -> Results:
+    """Returns trials of random configurations, 1 point apart (standard deviation)."""
+    means = draw.normal(70.0, 1.0, configurations)
+    values = means[:, None] + draw.normal(0.0, SD, (configurations, seeds))
+    rows = (Result(*place, {}, float(value)) for place, value in np.ndenumerate(values))
+    return Results(tuple(rows), "maximize")
 
 
 def races(studies: int) -> Iterator[tuple[str, ...]]:

@@ -27,3 +27,10 @@ def test_importances_say_what_they_claim(monkeypatch: pytest.MonkeyPatch) -> Non
         ("false claim: pawn", "one matters"),
         ("effect found: pawn", "one matters"),
     ]
+
+
+def test_equal_searches_of_each_size_have_their_row() -> None:
+    rows = list(bench_statistics.searches(2))
+    assert {len(row) for row in rows} == {5}
+    assert [row[1] for row in rows[:2]] == ["8 configurations x 3", "16 configurations x 1"]
+    assert all(0.0 <= float(row[3].rstrip("%")) <= 100.0 for row in rows)
