@@ -98,11 +98,13 @@ def take_all_deaths(manager: Any) -> None:
     """Makes Ray Tune's manager of actors take every error of Ray itself for an actor's death."""
     failed = manager._actor_task_failed
 
-    def failed_anyhow(task: Any, error: Exception) -> None:
-        known = not isinstance(error, RayError) or isinstance(error, RayActorError | RayTaskError)
-        failed(task, error if known else LaneGoneError(error))
+    def actor_task_failed(tracked_actor_task: Any, exception: Exception) -> None:
+        known = RayActorError | RayTaskError
+        if isinstance(exception, RayError) and not isinstance(exception, known):
+            exception = LaneGoneError(exception)
+        failed(tracked_actor_task=tracked_actor_task, exception=exception)
 
-    manager._actor_task_failed = failed_anyhow
+    manager._actor_task_failed = actor_task_failed
 
 
 def _controller(given: Any) -> Any:

@@ -77,15 +77,15 @@ def test_an_actor_that_ray_kills_is_dead_and_nothing_else() -> None:
 
     has_started()
     with pytest.raises(RuntimeError, match="unexpected exception"):
-        manager._actor_task_failed(task, killed)
+        manager._actor_task_failed(tracked_actor_task=task, exception=killed)
     take_all_deaths(manager)
-    manager._actor_task_failed(task, killed)
+    manager._actor_task_failed(tracked_actor_task=task, exception=killed)
     assert [loss_of(error).reason for error in told] == 2 * ["out of memory"]
     assert not manager.live_actors
     again = cloudpickle.loads(cloudpickle.dumps(told[0]))
     assert loss_of(again).reason == "out of memory"
     with pytest.raises(RuntimeError, match="unexpected exception: other"):
-        manager._actor_task_failed(task, ValueError("other"))
+        manager._actor_task_failed(tracked_actor_task=task, exception=ValueError("other"))
 
 
 def test_only_what_the_worker_did_itself_counts_and_only_then_has_it_surely_ended() -> None:
