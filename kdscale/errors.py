@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
 class UserError(Exception):
     """Something the user wrote or has on disk must change; the message says what and how."""
+
+
+@contextmanager
+def about(key: str) -> Iterator[None]:
+    """Names the field of a study file that the errors of its block are about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 @dataclass(frozen=True)

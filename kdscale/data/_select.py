@@ -73,7 +73,7 @@ def balanced_subset(split: ArraySplit, count: int) -> ArraySplit:
     """
     if count > len(split):
         raise UserError(
-            f"train_images must be at most the number of training images ({len(split)}), "
+            f"task.data.train_images must be at most the number of training images ({len(split)}), "
             f"but got {count}"
         )
     places = _places(_array(split.labels), _SUBSET)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from kdscale.data import Augmentation, TaskData, load_data, normalise
-from kdscale.errors import UserError
+from kdscale.errors import UserError, about
 from kdscale.losses import METHODS, PairShapes
 from kdscale.models import Network, count_parameters, create_model, multiply_accumulates
 from kdscale.search._axes import COMPUTE
@@ -96,7 +96,8 @@ def check(study: Study) -> Check:
             f"but got {batch_size}"
         )
     teacher = _teacher(study, data)
-    student = _network(study.task.student, data)
+    with about("task.student"):
+        student = _network(study.task.student, data)
     size, why = expected_size(study, known_cohort_size(study))
     costs = cost(study, size)
     student_seconds, teacher_seconds = _epoch_seconds(study, data, student, teacher)
@@ -129,7 +130,8 @@ def _network(spec: ModelSpec, data: TaskData) -> Network:
 
 def _teacher(study: Study, data: TaskData) -> Network:
     if study.task.teacher.weights in (None, "timm"):
-        return _network(study.task.teacher, data)
+        with about("task.teacher"):
+            return _network(study.task.teacher, data)
     return load_teacher(study.task.teacher, data, study.teacher_folder)
 
 

@@ -41,7 +41,7 @@ from kdscale.search._sections import (
     TrackingSpec,
 )
 from kdscale.search._seeds import Seeds, race_tolerance, seed_values, unique_seeds
-from kdscale.search._tasks import NAME, TaskChanges, check_length, in_task, names_broken, task_data
+from kdscale.search._tasks import NAME, TaskChanges, check_name, in_task, names_broken, task_data
 from kdscale.search._yaml import Keys, dump_yaml, read_yaml
 from kdscale.training import ObjectiveSpec, RecipeSpec, Spec, TaskSpec
 from kdscale.urls import drop_password
@@ -72,7 +72,7 @@ class Resolved:
 class Study(Spec):
     """A task, an objective, a search space, a budget and seeds: one study file."""
 
-    name: Annotated[str, BeforeValidator(check_length)] = Field(pattern=rf"^{NAME}(/{NAME})?$")
+    name: Annotated[str, BeforeValidator(check_name)] = Field(pattern=rf"^{NAME}(/{NAME})?$")
     """Names the study folder and the MLflow experiment; of one task of a study, STUDY/TASK."""
 
     task: TaskSpec

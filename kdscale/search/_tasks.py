@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -34,10 +35,18 @@ _TAKEN = (
 """What a study folder and its storage have of their own beside the tasks."""
 
 
-def check_length(name: Any) -> Any:
-    """Refuses a name that is too long, of which the pattern would say less."""
-    if isinstance(name, str) and any(len(part) > _NAME_LENGTH for part in name.split("/")):
+def check_name(name: Any) -> Any:
+    """Refuses a name that is too long or misspelt, of which a pattern would say less."""
+    if not isinstance(name, str):
+        return name
+    parts = name.split("/")
+    if any(len(part) > _NAME_LENGTH for part in parts):
         raise rule_error(f"must have at most {_NAME_LENGTH} characters")
+    if not all(re.fullmatch(NAME, part) for part in parts):
+        near = "/".join(re.sub(r"[^a-z0-9._-]+", "-", p.lower()).strip("-._") for p in parts)
+        hint = f'did you mean "{near}"?' if all(near.split("/")) else ""
+        rule = "must be of a to z, 0 to 9, '.', '_' and '-', and begin with a letter or digit"
+        raise rule_error(rule, hint=hint)
     return name
 
 
@@ -48,7 +57,7 @@ class TaskChanges(Spec):
     it away. Another data set, another network and each parameter start afresh.
     """
 
-    name: Annotated[str, BeforeValidator(check_length)] = Field(pattern=rf"^{NAME}$")
+    name: Annotated[str, BeforeValidator(check_name)] = Field(pattern=rf"^{NAME}$")
     """Names the task's folder below the study folder; its MLflow experiment is STUDY/TASK."""
 
     data: dict[str, Any] = Field({})

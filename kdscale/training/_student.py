@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdscale import __version__
-from kdscale.errors import UserError
+from kdscale.errors import UserError, about
 from kdscale.losses import METHODS, Objective, PairShapes, TermConfig
 from kdscale.models import (
     Network,
@@ -98,9 +98,10 @@ class Student:
             UserError: If a method cannot serve this pair of networks, with the reason.
         """
         recipe = member.recipe
-        network = create_model(
-            model.model, num_classes, image_size=image_size, args=model.args, seed=seed
-        )
+        with about("task.student"):
+            network = create_model(
+                model.model, num_classes, image_size=image_size, args=model.args, seed=seed
+            )
         teacher_shapes = network.shapes if teacher is None else teacher.shapes
         shapes = PairShapes(network.shapes, teacher_shapes, recipe.batch_size, train_labels)
         if teacher is not None:

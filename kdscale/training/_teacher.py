@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdscale.data import TaskData
-from kdscale.errors import UserError, did_you_mean
+from kdscale.errors import UserError, about, did_you_mean
 from kdscale.files import Remote
 from kdscale.models import Network, create_model, inference_form, rewrap
 from kdscale.training._backup import Backup
@@ -69,20 +69,25 @@ def load_teacher(spec: TeacherSpec, data: TaskData, folder: Path) -> Network:
     Raises:
         UserError: If there are no weights, or they do not fit the model.
     """
-    network = create_model(
-        spec.model,
-        data.num_classes,
-        image_size=data.image_size,
-        args=spec.args,
-        pretrained=spec.weights == "timm",
-        seed=0,
-    )
+    with about("task.teacher"):
+        network = create_model(
+            spec.model,
+            data.num_classes,
+            image_size=data.image_size,
+            args=spec.args,
+            pretrained=spec.weights == "timm",
+            seed=0,
+        )
     if spec.weights == "timm":
         _check_normalisation(spec, data)
     else:
         path = weights_path(spec, folder)
         if not path.exists():
-            how = "correct teacher.weights" if spec.weights else "`kdscale teacher STUDY` trains it"
+            how = (
+                "correct task.teacher.weights"
+                if spec.weights
+                else "`kdscale teacher STUDY` trains it"
+            )
             raise UserError(
                 f"{path}: the teacher's weights must exist, but there is no such file ({how})"
             )
@@ -102,7 +107,7 @@ def weights_path(spec: TeacherSpec, folder: Path) -> Path:
     if not path.exists():
         known = sorted(file.stem for file in shipped.glob("*.pt"))
         raise UserError(
-            f'teacher.weights: "{spec.weights}" must name weights that kdscale ships '
+            f'task.teacher.weights: "{spec.weights}" must name weights that kdscale ships '
             f"({', '.join(known)}) {did_you_mean(name, known)}".rstrip()
         )
     return path
@@ -226,7 +231,7 @@ def _check_normalisation(spec: TeacherSpec, data: TaskData) -> None:
     pairs = [*zip(data.mean, wanted.mean, strict=True), *zip(data.std, wanted.std, strict=True)]
     if any(abs(have - want) > _CLOSE for have, want in pairs):
         raise UserError(
-            f"teacher.weights: timm's {spec.model} takes images normalised with mean "
+            f"task.teacher.weights: timm's {spec.model} takes images normalised with mean "
             f"{list(wanted.mean)} and std {list(wanted.std)}, but task.data has {list(data.mean)} "
             f"and {list(data.std)} (image_folder takes mean: and std:)"
         )

@@ -88,6 +88,13 @@ def test_a_pretrained_teacher_is_not_downloaded(
     assert check(study).teacher.name.startswith("vit_tiny_patch16_224 (img_size=32, ")
 
 
+@pytest.mark.parametrize("who", ["teacher", "student"])
+def test_a_model_that_cannot_be_made_is_named(tmp_path: Path, who: str) -> None:
+    study = study_in(tmp_path, f"task.{who}.args={{width: 0}}")
+    with pytest.raises(UserError, match=rf"^task\.{who}: width must be .* but got 0"):
+        check(study)
+
+
 def test_an_epoch_needs_one_batch(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"at most the number of training images \(20\), but got 32"

@@ -186,6 +186,19 @@ def test_a_name_has_room_in_a_file_name(tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "hint"),
+    [("My Study", "my-study"), ("-x", "x"), ("a b/C", "a-b/c"), ("\N{SNOWMAN}", "")],
+)
+def test_a_name_of_other_characters_has_a_near_one(tmp_path: Path, name: str, hint: str) -> None:
+    with pytest.raises(StudyFileError) as raised:
+        load_study(study_file(tmp_path), [f'name="{name}"'])
+    [problem] = raised.value.problems
+    assert (problem.path, problem.value) == ("name", f'"{name}"')
+    assert problem.rule.startswith("must be of a to z, 0 to 9")
+    assert problem.hint == (f'did you mean "{hint}"?' if hint else "")
+
+
+@pytest.mark.parametrize(
     "text",
     ["[" * 5000, f"{'[' * 5000}{']' * 5000}", f"{'[' * 64}{']' * 64}", "&a [*a]"],
     ids=["unclosed", "closed", "few", "endless"],
