@@ -241,7 +241,9 @@ def search(draw: np.random.Generator, configurations: int, seeds: int) -> Result
     """Returns trials of random configurations, 1 point apart (standard deviation)."""
     means = draw.normal(70.0, 1.0, configurations)
     values = means[:, None] + draw.normal(0.0, SD, (configurations, seeds))
-    rows = (Result(*place, {}, float(value)) for place, value in np.ndenumerate(values))
+    rows = (
+        Result(number, seed, {}, float(value)) for (number, seed), value in np.ndenumerate(values)
+    )
     return Results(tuple(rows), "maximize")
 
 
