@@ -195,7 +195,7 @@ def test_a_batch_script_is_clean_and_runs_the_sweep(run: Run, words: list[str]) 
         [],
         ["--namespace", "team", "--queue", "gpus", "--nodes", "2", "--memory", "64Gi"],
         ["resources.workers=2", "resources.gpus_per_worker=1", *OVERRIDES],
-        [f"name={'long-' * 20}x"],
+        [f"name={'long-' * 19}x"],
     ],
 )
 def test_kubernetes_takes_the_manifests(run: Run, tmp_path: Path, words: list[str]) -> None:

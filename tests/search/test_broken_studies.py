@@ -46,7 +46,7 @@ EXPECTED: dict[str, Expected] = {
         (15, "budget.per_trial_seconds", "must not be given", "budget.seconds says it"),
     ],
     "unknown_names": [
-        (1, "name", "must match", ""),
+        (1, "name", "must be of a to z", 'did you mean "broken-study"?'),
         (3, "task.data.name", "must be one of icons100", 'did you mean "icons100"?'),
         (4, "task.teacher.model", "zoo or of timm", 'did you mean "resnet'),
         (5, "task.student.model", "zoo or of timm", 'did you mean "wrn_40_'),

@@ -112,7 +112,7 @@ def test_misfits_are_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "absent.pt"
-    with pytest.raises(UserError, match=r"absent\.pt: .*\(correct teacher\.weights\)"):
+    with pytest.raises(UserError, match=r"absent\.pt: .*\(correct task\.teacher\.weights\)"):
         load_teacher(spec(path), data(), tmp_path)
     with pytest.raises(UserError, match=r"student\.pt: .*\(`kdscale teacher STUDY` trains it\)"):
         load_teacher(spec(), data(), tmp_path)
@@ -135,7 +135,7 @@ def test_the_packages_weights_go_by_name(shipped: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         load_teacher(spec("package:icons100-resent8"), data(), tmp_path / "study")
     assert str(error.value) == (
-        'teacher.weights: "package:icons100-resent8" must name weights that kdscale ships '
+        'task.teacher.weights: "package:icons100-resent8" must name weights that kdscale ships '
         '(icons100-resnet20, icons100-resnet8) did you mean "icons100-resnet8"?'
     )
 
