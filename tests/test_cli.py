@@ -818,8 +818,8 @@ def test_audit_of_the_shipped_tables(run: Run) -> None:
     ("words", "message"),
     [
         (["ldrld-sensitvity"], 'did you mean "ldrld-sensitivity"?'),
-        (["ldrld-depth", "--noise", "-1"], "--noise: must be a finite number > 0, but got -1"),
-        (["ldrld-depth", "--noise", "nan"], "--noise: must be a finite number > 0, but got nan"),
+        (["ldrld-depth", "--noise", "-1"], "--noise: must be between 1e-09 and 1e+09, but got -1"),
+        (["ldrld-depth", "--noise", "nan"], "must be between 1e-09 and 1e+09, but got nan"),
         (["ldrld-depth", "--noise", "1e300"], "must be between 1e-09 and 1e+09, but got 1e+300"),
         (["ldrld-depth", "--noise", "1e-300"], "must be between 1e-09 and 1e+09, but got 1e-300"),
     ],

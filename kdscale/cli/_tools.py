@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 from pathlib import Path
@@ -79,8 +78,6 @@ def audit(
     from kdscale.analysis.statistics import read_tables
     from kdscale.terminal import audit_view
 
-    if noise is not None and not 0.0 < noise < math.inf:
-        raise UserError(f"--noise: must be a finite number > 0, but got {noise:g}")
     if noise is not None and not _LEAST_NOISE <= noise <= _MOST_NOISE:
         bounds = f"between {_LEAST_NOISE:g} and {_MOST_NOISE:g}"
         raise UserError(f"--noise: must be {bounds}, but got {noise:g}")

@@ -156,8 +156,8 @@ def at_equal_budget(first: Results, second: Results) -> BudgetGap | None:
         first: Trials of one method.
         second: Trials of the other, with the same goal.
 
-    Source: Tang et al., ACL 2020, section 4: comparisons at equal budget; the band as in
-    `budget_in_trials`, with the smaller of both degrees of freedom.
+    Source: Tang et al., ACL 2020, section 4: comparisons at equal budget; the half width is that
+    of both curves' bands together, as of independent errors.
     """
     if first.goal != second.goal:
         raise ValueError(f"both must have one goal, but have {first.goal} and {second.goal}")
@@ -167,9 +167,7 @@ def at_equal_budget(first: Results, second: Results) -> BudgetGap | None:
     most = min(one.trials, two.trials)
     budgets = tuple(float(number) for number in range(1, most + 1))
     sign = first.sign
-    known = list(zip(one.expected, two.expected, strict=False))
-    seen = [sign * (a - b) for a, b in known]
-    # Half widths that hold quantile times error, of which the larger quantile stands for both.
+    seen = [sign * (a - b) for a, b in zip(one.expected, two.expected, strict=False)]
     halves = [
         math.hypot((b - a) / 2.0, (d - c) / 2.0)
         for a, b, c, d in zip(one.low, one.high, two.low, two.high, strict=False)
