@@ -17,7 +17,7 @@ _NORMAL_QUANTILE = 1.96
 
 BAND_NOTE = (
     "The 95% band, of the jackknife over configurations, ends at as many trials as a quarter of "
-    "these: beyond, too much hangs on the very best ones."
+    "these: beyond, too much hangs on the very best ones. Fewer than 8 configurations have none."
 )
 
 

@@ -10,16 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from kdscale.errors import UserError
 from kdscale.files import Remote, patiently
 from kdscale.search._cohort_lease import Fence, fence_number
-from kdscale.search._remote import study_remote
-from kdscale.search._remote_lease import FENCE, LEASES, RemoteFence
+from kdscale.search._remote import reaching, study_remote
+from kdscale.search._remote_lease import FENCE_NAME, RemoteFence
 from kdscale.search._study import Study
 
 T = TypeVar("T")
 
-FENCE_NAME = f"{LEASES}/{FENCE}"
 _PATIENCE_SECONDS = 30.0
 
 
@@ -66,11 +64,6 @@ def stop_workers(study: Study, number: int, on_note: Callable[[str], None]) -> N
 def _reached(remote: Remote, work: Callable[[], T]) -> T:
     """Returns what a piece of work at the remote folder returns, tried for a while."""
     found: list[T] = []
-    try:
+    with reaching(remote):
         patiently(lambda: found.append(work()), _PATIENCE_SECONDS)
-    except OSError as error:
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"storage.remote: {remote} must be a folder to read and write, but: {why}"
-        ) from error
     return found[0]

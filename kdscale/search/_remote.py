@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 
 from kdscale.errors import UserError
 from kdscale.files import Remote, patiently
 from kdscale.records import TrialRecord
-from kdscale.search._remote_lease import FENCE, LEASES
+from kdscale.search._remote_lease import FENCE_NAME
 from kdscale.search._storage import open_storage
 from kdscale.search._study import Study
 from kdscale.training import Backup, student_path
@@ -25,6 +26,18 @@ def study_remote(study: Study) -> Remote | None:
     """Returns the study's folder on the remote filesystem, if it has one."""
     uri = study.storage.remote
     return None if uri is None else Remote(uri).below(study.name)
+
+
+@contextmanager
+def reaching(remote: Remote) -> Iterator[None]:
+    """Makes a user's error of what keeps its block from a remote folder."""
+    try:
+        yield
+    except OSError as error:
+        why = " ".join(str(error).split())
+        raise UserError(
+            f"storage.remote: {remote} must be a folder to read and write, but: {why}"
+        ) from error
 
 
 def cache_remote(study: Study) -> Remote | None:
@@ -81,7 +94,7 @@ def claim_remote(study: Study) -> None:
     number = storage.get_study_id_from_name(study.name)
     attributes = storage.get_study_user_attrs(number)
     own = {attributes[key] for key in (_ATTRIBUTE, _BEFORE) if attributes.get(key)}
-    try:
+    with reaching(remote):
         patiently(remote.check, _PATIENCE_SECONDS)
         known = (remote.get(_ID) or b"").decode()
         if known in own or not remote.sizes("trials"):
@@ -91,11 +104,6 @@ def claim_remote(study: Study) -> None:
             storage.set_study_user_attr(number, _ATTRIBUTE, new)
             patiently(partial(remote.put, new.encode(), _ID), _PATIENCE_SECONDS)
             return
-    except OSError as error:
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"storage.remote: {remote} must be a folder to read and write, but: {why}"
-        ) from error
     raise UserError(
         f"storage.remote: {remote} must be new or this study's own, but holds another study "
         f"called {study.name} (use another name or folder, or --fresh, which deletes it)"
@@ -112,7 +120,7 @@ def delete_remote(study: Study) -> None:
     if remote is None:
         return
     try:
-        for name in remote.sizes().keys() - {f"{LEASES}/{FENCE}"}:
+        for name in remote.sizes().keys() - {FENCE_NAME}:
             patiently(partial(remote.delete, name), _PATIENCE_SECONDS)
     except OSError as error:
         raise UserError(f"storage.remote: {remote} could not be deleted: {error}") from error

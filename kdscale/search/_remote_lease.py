@@ -18,6 +18,7 @@ from kdscale.files import Mirror, Remote
 
 LEASES = "leases"
 FENCE = "fence"
+FENCE_NAME = f"{LEASES}/{FENCE}"
 
 _LOOK_SECONDS = 5.0
 _NOTICE_SECONDS = 30.0
@@ -66,7 +67,7 @@ class RemoteLease:
                 if not there:
                     self._remote.put(self._text, self._name)
                     there = True
-                fence = self._remote.get(f"{LEASES}/{FENCE}")
+                fence = self._remote.get(FENCE_NAME)
                 if fence is not None and not self._may_train(fence.decode()):
                     self._leave()
             self._ended.wait(_LOOK_SECONDS)
@@ -92,7 +93,7 @@ class RemoteFence:
 
     def say(self, text: str) -> None:
         """Begins to write the fence."""
-        put = partial(self._remote.put, text.encode(), f"{LEASES}/{FENCE}")
+        put = partial(self._remote.put, text.encode(), FENCE_NAME)
         self._mirror.push(FENCE, put)
 
     def left(self) -> Mapping[str, str]:
